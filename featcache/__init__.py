@@ -1,0 +1,80 @@
+"""featcache: transfer learning from cached features.
+
+The functions have the commands' names. They are loaded when they are first used, so
+that ``import featcache`` itself is instant.
+
+Examples
+--------
+>>> import featcache
+>>> cache = featcache.extract("photos", backbone="resnet50")  # doctest: +SKIP
+>>> fitted = featcache.fit_head(cache)  # doctest: +SKIP
+>>> featcache.predict(fitted.model, ["photo.jpg"])  # doctest: +SKIP
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from featcache.core.errors import FeatcacheError as FeatcacheError
+    from featcache.core.specs import ExtractSpec as ExtractSpec
+    from featcache.core.specs import FinetuneSpec as FinetuneSpec
+    from featcache.core.specs import LogRegSpec as LogRegSpec
+    from featcache.core.specs import SgdSpec as SgdSpec
+    from featcache.stages.evaluation import evaluate as evaluate
+    from featcache.stages.extraction import extract as extract
+    from featcache.stages.finetuning import finetune as finetune
+    from featcache.stages.prediction import predict as predict
+    from featcache.stages.probing import fit_head as fit_head
+    from featcache.store.artifacts import Model as Model
+    from featcache.store.artifacts import open_model as open_model
+    from featcache.store.reader import FeatureCache as FeatureCache
+    from featcache.store.reader import open_cache as open_cache
+
+_HOMES = {
+    "ExtractSpec": "core.specs",
+    "FeatcacheError": "core.errors",
+    "FeatureCache": "store.reader",
+    "FinetuneSpec": "core.specs",
+    "LogRegSpec": "core.specs",
+    "Model": "store.artifacts",
+    "SgdSpec": "core.specs",
+    "evaluate": "stages.evaluation",
+    "extract": "stages.extraction",
+    "finetune": "stages.finetuning",
+    "fit_head": "stages.probing",
+    "open_cache": "store.reader",
+    "open_model": "store.artifacts",
+    "predict": "stages.prediction",
+}
+
+__all__ = [
+    "ExtractSpec",
+    "FeatcacheError",
+    "FeatureCache",
+    "FinetuneSpec",
+    "LogRegSpec",
+    "Model",
+    "SgdSpec",
+    "__version__",
+    "evaluate",
+    "extract",
+    "finetune",
+    "fit_head",
+    "open_cache",
+    "open_model",
+    "predict",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'featcache' has no attribute {name!r}")
+    value = getattr(import_module(f"featcache.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
