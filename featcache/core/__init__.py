@@ -1,0 +1,1 @@
+"""Pure decisions and plain data: standard library and numpy only."""

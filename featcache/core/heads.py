@@ -1,0 +1,98 @@
+"""The head: a linear map from features to class scores."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.core.seeds import generator
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class LinearHead:
+    """A linear map from D-dimensional features to C class scores.
+
+    Parameters
+    ----------
+    weight : ndarray of float32, shape (C, D)
+        Row c scores class c, as in ``torch.nn.Linear``.
+    bias : ndarray of float32, shape (C,)
+        Added to the scores.
+    """
+
+    weight: Floats
+    bias: Floats
+
+    def scores(self, X: Floats) -> Floats:
+        """Return the class scores (logits).
+
+        Parameters
+        ----------
+        X : ndarray of float32, shape (n, D)
+            Features.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, C)
+            ``X @ weight.T + bias``.
+        """
+        return np.asarray(X, np.float32) @ self.weight.T + self.bias
+
+    def probabilities(self, X: Floats) -> Floats:
+        """Return softmax probabilities.
+
+        Parameters
+        ----------
+        X : ndarray of float32, shape (n, D)
+            Features.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, C)
+            Rows sum to one.
+        """
+        return softmax(self.scores(X))
+
+
+def softmax(scores: Floats) -> Floats:
+    """Return the softmax of each row.
+
+    Parameters
+    ----------
+    scores : ndarray of float32, shape (n, C)
+        Class scores.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, C)
+        Probabilities; the largest score is taken off first, so nothing overflows.
+    """
+    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
+    result: Floats = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return result
+
+
+def initial_head(classes: int, embed_dim: int, *, seed: int) -> LinearHead:
+    """Return a randomly initialised head, distributed as ``torch.nn.Linear``'s.
+
+    Parameters
+    ----------
+    classes : int
+        C.
+    embed_dim : int
+        D.
+    seed : int
+        The user's seed.
+
+    Returns
+    -------
+    LinearHead
+        Weight and bias uniform in ``[-1/sqrt(D), 1/sqrt(D)]``, which is what
+        Kaiming's rule with ``a = sqrt(5)`` comes to.
+    """
+    bound = embed_dim**-0.5
+    draw = generator(seed, "head").uniform(-bound, bound, (classes, embed_dim + 1))
+    weight = np.ascontiguousarray(draw[:, :embed_dim], np.float32)
+    return LinearHead(weight, np.ascontiguousarray(draw[:, embed_dim], np.float32))

@@ -1,0 +1,153 @@
+"""The manifest: the ordered samples of a folder and their classes, as columns."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.core.metrics import Labels
+from featcache.core.text import listed, plural
+
+SPLITS = ("train", "val", "test")  # a sample's split is its number in this list
+TRAIN, VAL, TEST = range(3)
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """N samples as columns, about 60 bytes a sample beside its path.
+
+    Rows are ordered by split, then class, then path bytes, so that equal folders
+    give equal manifests on every machine.
+
+    Parameters
+    ----------
+    root : Path
+        The data folder.
+    classes : tuple of str
+        C class names in label order; undecodable bytes as surrogates.
+    paths : ndarray of bytes, shape (N,)
+        Relative to root, with ``/``; any bytes but NUL.
+    labels : ndarray of int32, shape (N,)
+        In [0, C).
+    splits : ndarray of uint8, shape (N,)
+        Number of the split in `SPLITS`.
+    sizes : ndarray of int64, shape (N,)
+        Bytes of each file.
+    mtimes_ns : ndarray of int64, shape (N,)
+        Time of last change, nanoseconds.
+    ignored : mapping of str to int
+        What else lay in the folder, counted by kind.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    paths: npt.NDArray[np.bytes_]
+    labels: Labels
+    splits: npt.NDArray[np.uint8]
+    sizes: npt.NDArray[np.int64]
+    mtimes_ns: npt.NDArray[np.int64]
+    ignored: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def file(self, sample_index: int) -> Path:
+        """Return where a sample's image lies.
+
+        Parameters
+        ----------
+        sample_index : int
+            Row of the manifest.
+
+        Returns
+        -------
+        Path
+            Root and relative path.
+        """
+        return self.root / os.fsdecode(self.paths[sample_index])
+
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what of the manifest a cache stores, by dataset name.
+
+        Returns
+        -------
+        dict of str to ndarray
+            ``classes`` (C,) and the per-sample columns (N,).
+        """
+        classes = np.array([os.fsencode(name) for name in self.classes], dtype="S")
+        return {
+            "classes": classes,
+            "paths": self.paths,
+            "labels": self.labels,
+            "splits": self.splits,
+            "sizes": self.sizes,
+            "mtimes_ns": self.mtimes_ns,
+        }
+
+    def describe(self) -> str:
+        """Return one line: how many images of which splits and classes, what else.
+
+        Returns
+        -------
+        str
+            For example ``'397 images (train 244, val 153) of 2 classes'``.
+        """
+        counts = np.bincount(self.splits, minlength=len(SPLITS))
+        parts = ", ".join(
+            f"{name} {count:,}"
+            for name, count in zip(SPLITS, counts, strict=True)
+            if count
+        )
+        line = (
+            f"{plural(len(self), 'image')} ({parts}) "
+            f"of {plural(len(self.classes), 'class')}"
+        )
+        if self.ignored:
+            others = listed(plural(n, kind) for kind, n in self.ignored.items())
+            line += f"; ignored: {others}"
+        return line
+
+
+def same_samples(
+    a: Mapping[str, npt.NDArray[Any]], b: Mapping[str, npt.NDArray[Any]]
+) -> bool:
+    """Tell whether two manifests' columns are equal.
+
+    Parameters
+    ----------
+    a, b : mapping of str to ndarray
+        As `Manifest.columns` gives them.
+
+    Returns
+    -------
+    bool
+        True when every column has the same shape and values.
+    """
+    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
+
+
+def split_number(name: str, known: Sequence[str] = SPLITS) -> int:
+    """Return a split's number.
+
+    Parameters
+    ----------
+    name : str
+        ``train``, ``val`` or ``test``.
+    known : sequence of str
+        The names in order.
+
+    Returns
+    -------
+    int
+        Position in `SPLITS`.
+
+    Raises
+    ------
+    ValueError
+        When there is no such split.
+    """
+    return known.index(name)

@@ -1,0 +1,80 @@
+"""What a stage has to tell when it is done; field names are the JSON keys."""
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from featcache.core.errors import BadImage
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch of training."""
+
+    epoch: int  # from 1, as people count
+    lr: float
+    train_loss: float  # nats; mean over the epoch, while the weights moved
+    train_accuracy: float
+    val_loss: float | None  # None where there is no val split
+    val_accuracy: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Base of the reports: plain data."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON data, paths as text.
+
+        Returns
+        -------
+        dict
+            The fields in order.
+        """
+        return {
+            f.name: _plain(getattr(self, f.name))
+            for f in fields(self)
+            if not f.metadata.get("hidden")
+        }
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractReport(Report):
+    """What `extract` did."""
+
+    cache: Path
+    images: int  # rows of the cache
+    computed: int  # images that went through the backbone in this run
+    reused: int  # rows that were there before
+    skipped: int  # images that could not be read; they have no feature
+    embed_dim: int
+    classes: int
+    fingerprint: str
+    seconds: float
+    images_per_second: float  # of the computed ones
+    bad_images: tuple[BadImage, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainReport(Report):
+    """What `fit_head` or `finetune` reached."""
+
+    model: Path
+    solver: str
+    epochs: int
+    best_epoch: int  # from 1; its weights are the ones kept
+    train_accuracy: float  # of the kept weights
+    val_accuracy: float | None
+    val_loss: float | None
+    test_accuracy: float | None = None  # measured once, at the end
+    seconds: float
+    history: tuple[EpochRecord, ...] = field(default=(), metadata={"hidden": True})

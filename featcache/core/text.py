@@ -1,0 +1,86 @@
+"""Words for people: paths with any bytes, counts, the closest known name."""
+
+import difflib
+import os
+from collections.abc import Iterable
+
+
+def shown(path: bytes | str | os.PathLike[str]) -> str:
+    r"""Return a path as printable text; bytes that are no UTF-8 become ``\xNN``.
+
+    Parameters
+    ----------
+    path : bytes, str or path
+        Any file name, decoded with surrogateescape or not at all.
+
+    Returns
+    -------
+    str
+        Text that every UTF-8 terminal and JSON parser accepts, on one line.
+
+    Examples
+    --------
+    >>> print(shown(b"ants/caf\xe9.jpg"))
+    ants/caf\xe9.jpg
+    """
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def listed(names: Iterable[str], limit: int = 8) -> str:
+    """Join names with commas; beyond the limit say how many more there are.
+
+    Parameters
+    ----------
+    names : iterable of str
+        What to list.
+    limit : int
+        How many are named at most.
+
+    Returns
+    -------
+    str
+        For example ``'a, b and 3 more'``.
+    """
+    names = list(names)
+    if len(names) <= limit:
+        return ", ".join(names)
+    return f"{', '.join(names[:limit])} and {len(names) - limit} more"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return ``'1 image'`` or ``'2 images'`` (``'2 classes'``).
+
+    Parameters
+    ----------
+    count : int
+        How many.
+    noun : str
+        The singular.
+
+    Returns
+    -------
+    str
+        Count and noun.
+    """
+    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{ending}"
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for a likely slip of the keys, else ``''``.
+
+    Parameters
+    ----------
+    name : str
+        What was typed.
+    known : iterable of str
+        What exists.
+
+    Returns
+    -------
+    str
+        A tail for an error message.
+    """
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
