@@ -1,0 +1,1 @@
+"""What outlives the process: the HDF5 cache and the safetensors models."""

@@ -1,0 +1,192 @@
+"""Model files: safetensors with the head, its classes, view and backbone identity."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from featcache.core.catalog import architecture
+from featcache.core.digests import array_digest
+from featcache.core.errors import ModelError, SpecError
+from featcache.core.heads import LinearHead
+from featcache.core.specs import Precision, ViewSpec
+from featcache.core.text import shown
+from featcache.store.files import replacing
+
+FORMAT = "featcache-model"
+FORMAT_VERSION = 1
+
+_BACKBONE = "backbone."
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A trained head and what it belongs to.
+
+    Parameters
+    ----------
+    head : LinearHead
+        From D features to C scores.
+    classes : tuple of str
+        C names in label order.
+    view : ViewSpec
+        The crop that the features were made of.
+    backbone : str
+        Name in the catalog.
+    weights_sha256 : str
+        Identity of the backbone's tensors that the head belongs to.
+    weights : str
+        Where these came from: ``IMAGENET1K_V1``, a file, ``random:0``; for people,
+        and to find them again.
+    state : mapping of str to ndarray of float32, optional
+        The backbone's tensors themselves, when fine-tuning has changed them.
+    report : mapping
+        What training reached; JSON data.
+    precision : {"float32", "bfloat16"}
+        Of the backbone's arithmetic when the features were made.
+    """
+
+    head: LinearHead
+    classes: tuple[str, ...]
+    view: ViewSpec
+    backbone: str
+    weights_sha256: str
+    weights: str
+    state: Mapping[str, npt.NDArray[np.float32]] | None
+    report: Mapping[str, Any]
+    precision: Precision = "float32"
+
+    @property
+    def fine_tuned(self) -> bool:
+        """Whether the file carries a backbone of its own."""
+        return self.state is not None
+
+
+def save_model(model: Model, path: Path) -> None:
+    """Write a model file.
+
+    Parameters
+    ----------
+    model : Model
+        What to write.
+    path : Path
+        ``.safetensors``; there whole or not at all.
+
+    Raises
+    ------
+    StorageError
+        When it cannot be written.
+    """
+    tensors = {"head.weight": model.head.weight, "head.bias": model.head.bias}
+    for name, tensor in (model.state or {}).items():
+        tensors[_BACKBONE + name] = tensor
+    tensors = {k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()}
+    description = {
+        "classes": list(model.classes),
+        "view": asdict(model.view),
+        "backbone": model.backbone,
+        "weights_sha256": model.weights_sha256,
+        "weights": model.weights,
+        "precision": model.precision,
+        "report": dict(model.report),
+    }
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "model": json.dumps(description),
+        "sha256": _digest(tensors),
+    }
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def open_model(path: Path) -> Model:
+    """Read a model file.
+
+    Parameters
+    ----------
+    path : Path
+        As `save_model` wrote it.
+
+    Returns
+    -------
+    Model
+        Checked against its digest.
+
+    Raises
+    ------
+    ModelError
+        When it is missing, damaged, or no model of ours.
+    """
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if not path.is_file():
+        raise ModelError(
+            f"no model {shown(path)}; make one with 'featcache fit-head' or "
+            "'featcache finetune'"
+        )
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            _check_format(metadata, path)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{shown(path)} is no model file: {error}") from None
+    if _digest(tensors) != metadata.get("sha256"):
+        raise ModelError(
+            f"{shown(path)} is damaged: its tensors do not match their digest"
+        )
+    try:
+        return _model(tensors, json.loads(metadata["model"]))
+    except (KeyError, TypeError, ValueError, SpecError) as error:
+        raise ModelError(f"{shown(path)} is damaged: {error}") from error
+
+
+def _check_format(metadata: Mapping[str, str], path: Path) -> None:
+    if metadata.get("format") != FORMAT:
+        raise ModelError(
+            f"{shown(path)} is not a model of featcache; as weights of a backbone it "
+            "goes to 'featcache extract --weights'"
+        )
+    if int(metadata["format_version"]) > FORMAT_VERSION:
+        raise ModelError(
+            f"{shown(path)} has format version {metadata['format_version']}, this "
+            f"featcache reads up to {FORMAT_VERSION}; upgrade featcache"
+        )
+
+
+def _model(
+    tensors: Mapping[str, npt.NDArray[np.float32]], fields: Mapping[str, Any]
+) -> Model:
+    state = {
+        name.removeprefix(_BACKBONE): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(_BACKBONE)
+    }
+    head = LinearHead(tensors["head.weight"], tensors["head.bias"])
+    expected = (len(fields["classes"]), architecture(fields["backbone"]).embed_dim)
+    if head.weight.shape != expected or head.bias.shape != expected[:1]:
+        raise ModelError(f"head is {head.weight.shape}, expected {expected}")
+    return Model(
+        head=head,
+        classes=tuple(fields["classes"]),
+        view=ViewSpec.from_json(fields["view"]),
+        backbone=fields["backbone"],
+        weights_sha256=fields["weights_sha256"],
+        weights=fields["weights"],
+        state=state or None,
+        report=fields["report"],
+        precision=fields["precision"],
+    )
+
+
+def _digest(tensors: Mapping[str, npt.NDArray[np.float32]]) -> str:
+    return array_digest(*(tensors[name] for name in sorted(tensors))).hex()

@@ -1,0 +1,191 @@
+"""Writing files so that they are whole or not there, on every system.
+
+POSIX calls are used where they are; each has a stand-in for systems without it.
+"""
+
+import errno
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from featcache.core.errors import FeatcacheError, StorageError
+from featcache.core.text import shown
+
+_NO_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
+_UNSUPPORTED = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
+_seek_and_write = threading.Lock()
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turn an operating system's refusal to write into a `StorageError`.
+
+    Parameters
+    ----------
+    path : Path
+        The file that is being written.
+
+    Yields
+    ------
+    None
+        To the code that writes.
+
+    Raises
+    ------
+    StorageError
+        With the file, the reason and what to do.
+    """
+    try:
+        yield
+    except FeatcacheError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {shown(path)}: {error.strerror or error}{_remedy(error)}"
+        ) from error
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in _NO_SPACE:
+        return "; make room and run the same command again to go on"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "; choose a folder that you may write to"
+    return ""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write a file that is there whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        What is to be written; its folder is made.
+
+    Yields
+    ------
+    Path
+        A name in the same folder to write to; renamed to ``path`` if nothing is
+        raised, removed otherwise.
+
+    Raises
+    ------
+    StorageError
+        When the system refuses.
+    """
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            sync_file(partial)
+            partial.replace(path)
+            sync_folder(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def sync_file(path: Path) -> None:
+    """Force a file's bytes to the disk.
+
+    Parameters
+    ----------
+    path : Path
+        An existing file.
+    """
+    fd = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a folder's entries to the disk; a rename lasts only after this.
+
+    Parameters
+    ----------
+    folder : Path
+        Windows cannot open folders and keeps its own journal: there it does nothing.
+    """
+    if os.name == "nt":
+        return
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as error:  # some network file systems cannot
+        if error.errno not in _UNSUPPORTED:
+            raise
+    finally:
+        os.close(fd)
+
+
+def write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of the bytes at a position.
+
+    Parameters
+    ----------
+    fd : int
+        Open for writing; several threads may write at once.
+    data : bytes or memoryview
+        Contiguous bytes.
+    offset : int
+        Where, in bytes.
+
+    Raises
+    ------
+    OSError
+        When the system refuses, or stops taking bytes.
+    """
+    view = memoryview(data).cast("B")
+    while view:
+        written = _pwrite(fd, view, offset)
+        if written <= 0:
+            raise OSError(errno.EIO, "the system wrote no byte of a block")
+        view, offset = view[written:], offset + written
+
+
+def _pwrite(fd: int, view: memoryview, offset: int) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(fd, view, offset)
+    with _seek_and_write:
+        os.lseek(fd, offset, os.SEEK_SET)
+        return os.write(fd, view)
+
+
+def allocate(fd: int, length: int, path: Path) -> None:
+    """Give a file its length and its place on the disk.
+
+    Parameters
+    ----------
+    fd : int
+        Open for writing.
+    length : int
+        Bytes.
+    path : Path
+        The file, for the message and to ask for free space.
+
+    Raises
+    ------
+    StorageError
+        When the disk is too small: before the first image is decoded.
+    """
+    free = shutil.disk_usage(path.parent).free
+    if free < length:
+        raise StorageError(
+            errno.ENOSPC,
+            f"{shown(path)} needs {length / 1e6:,.1f} MB but its disk has "
+            f"{free / 1e6:,.1f} MB free; make room or choose another place"
+            " with --cache",
+        )
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(fd, 0, length)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+    os.ftruncate(fd, length)

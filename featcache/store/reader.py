@@ -1,0 +1,308 @@
+"""Reading a cache: memory-mapped columns, features by split, digests checked."""
+
+import hashlib
+import mmap
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.core.blocks import Block, plan_blocks
+from featcache.core.errors import CacheCorruptError, SpecError
+from featcache.core.features import Features
+from featcache.core.manifest import SPLITS
+from featcache.core.metrics import Labels
+from featcache.core.reports import ExtractReport
+from featcache.core.specs import FeatureSpec
+from featcache.core.status import Status
+from featcache.core.text import plural, shown
+from featcache.store.header import Header, read_header
+from featcache.store.layout import manifest_digest
+
+CHECKED_ON_OPEN = 256 << 20  # bytes; larger caches are checked by verify alone
+
+_BLOCK_COLUMNS = ("features", "digests", "status")
+
+
+class FeatureCache:
+    """A complete cache file, mapped read-only.
+
+    Rows are read at memory speed and any number of processes may read at once. A
+    reader goes on with the file that it opened even when that is replaced.
+
+    Parameters
+    ----------
+    path : Path
+        The ``.h5`` file.
+
+    Raises
+    ------
+    CacheNotFoundError
+        When there is no such file.
+    CacheCorruptError
+        When it is no cache of ours, or its header is damaged.
+    CacheMismatchError
+        When a newer featcache wrote it.
+
+    Examples
+    --------
+    >>> cache = featcache.open_cache("cache/ants.h5")  # doctest: +SKIP
+    >>> train = cache.features("train")  # doctest: +SKIP
+    >>> train.X.shape, train.y.shape  # doctest: +SKIP
+    ((244, 512), (244,))
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.header: Header = read_header(self.path)
+        self.report: ExtractReport | None = None
+        """What `extract` did, where it made this object."""
+        with self.path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size != self.header.length:
+                raise CacheCorruptError(f"{shown(path)} changed while it was opened")
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.columns: Mapping[str, npt.NDArray[Any]] = {
+            name: np.ndarray(c.shape, c.dtype, self._map, c.offset)
+            for name, c in self.header.columns.items()
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; arrays handed out before stay readable."""
+        self.columns = {}
+        # While somebody still holds an array, the map goes with the last one.
+        with suppress(BufferError):
+            self._map.close()
+
+    def __len__(self) -> int:
+        return self.header.rows
+
+    def __repr__(self) -> str:
+        spec = self.spec
+        return (
+            f"<FeatureCache {shown(self.path)}: {plural(len(self), 'image')}, "
+            f"{spec.backbone}, {self.embed_dim} x {spec.dtype}>"
+        )
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """What made the features: the identity of the cache."""
+        return self.header.spec
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 of the spec."""
+        return self.spec.fingerprint
+
+    @property
+    def embed_dim(self) -> int:
+        """D."""
+        return self.header.embed_dim
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """C class names in label order."""
+        return tuple(os.fsdecode(name) for name in self.columns["classes"].tolist())
+
+    @property
+    def labels(self) -> Labels:
+        """Label of each row, int32 (N,)."""
+        return self.columns["labels"]
+
+    @property
+    def splits(self) -> npt.NDArray[np.uint8]:
+        """Number of each row's split in ``("train", "val", "test")``, uint8 (N,)."""
+        return self.columns["splits"]
+
+    @property
+    def paths(self) -> npt.NDArray[np.bytes_]:
+        """Path of each row's image, relative to the data folder, bytes (N,)."""
+        return self.columns["paths"]
+
+    @property
+    def status(self) -> npt.NDArray[np.uint8]:
+        """`Status` of each row, uint8 (N,)."""
+        return self.columns["status"]
+
+    @property
+    def skipped(self) -> int:
+        """How many rows have no feature, because their image could not be used."""
+        return int((self.status != Status.OK).sum())
+
+    def features(self, split: str | None = None) -> Features:
+        """Return the features of a split; rows of unusable images are left out.
+
+        Parameters
+        ----------
+        split : {"train", "val", "test"}, optional
+            All rows without it.
+
+        Returns
+        -------
+        Features
+            X (n, D) in the stored dtype, a view of the file where no row is left
+            out; y (n,) int32.
+
+        Raises
+        ------
+        SpecError
+            When the name is none of a split.
+        """
+        if split is not None and split not in SPLITS:
+            raise SpecError(f"unknown split {split!r}; expected {', '.join(SPLITS)}")
+        chosen = self.status == Status.OK
+        if split is not None:
+            chosen &= self.splits == SPLITS.index(split)
+        rows = np.flatnonzero(chosen)
+        together = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
+        key: Any = slice(rows[0], rows[-1] + 1) if together else rows
+        return Features(self.columns["features"][key], self.labels[key], rows)
+
+    def blocks(self) -> Iterator[Block]:
+        """Return the blocks of the file.
+
+        Returns
+        -------
+        iterator of Block
+            In order.
+        """
+        return plan_blocks(len(self), self.header.block_rows)
+
+    def sound(self, block: Block) -> bool:
+        """Tell whether a block's bytes match their digest in the journal.
+
+        Parameters
+        ----------
+        block : Block
+            One of `blocks`.
+
+        Returns
+        -------
+        bool
+            False for a block that was never finished, too.
+        """
+        digest = block_digest(*(self.columns[c][block.rows] for c in _BLOCK_COLUMNS))
+        return bool(digest == self.columns["journal"][block.index].tobytes())
+
+    def manifest_sound(self) -> bool:
+        """Tell whether paths, labels, splits and classes match their digest.
+
+        Returns
+        -------
+        bool
+            True when every byte of them is as written.
+        """
+        return manifest_digest(self.manifest_columns()) == self.header.manifest_sha256
+
+    def manifest_columns(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the columns that came from the folder.
+
+        Returns
+        -------
+        dict of str to ndarray
+            As `featcache.core.manifest.Manifest.columns` gives them.
+        """
+        names = ("classes", "paths", "labels", "splits", "sizes", "mtimes_ns")
+        return {name: self.columns[name] for name in names}
+
+    def check(self, advance: Callable[[int], None] = lambda _: None) -> None:
+        """Check every digest and refuse a cache that is damaged.
+
+        Parameters
+        ----------
+        advance : callable
+            Told how many more rows are checked.
+
+        Raises
+        ------
+        CacheCorruptError
+            Saying how many rows are wrong, and which is the first.
+        """
+        if not self.manifest_sound():
+            raise CacheCorruptError(
+                f"{shown(self.path)} is damaged: its paths or labels do not match "
+                "their digest; delete it and run 'featcache extract' again"
+            )
+        bad: list[Block] = []
+        for block in self.blocks():
+            if not self.sound(block):
+                bad.append(block)
+            advance(block.size)
+        if bad:
+            raise CacheCorruptError(
+                f"{shown(self.path)} is damaged: {plural(len(bad), 'block')} of rows "
+                f"do not match their digests, the first at row {bad[0].start} "
+                f"({shown(self.paths[bad[0].start])}); delete it and run "
+                "'featcache extract' again"
+            )
+
+
+def block_digest(
+    features: npt.NDArray[Any], digests: npt.NDArray[Any], status: npt.NDArray[Any]
+) -> bytes:
+    """Return the digest of a block that the journal holds.
+
+    Parameters
+    ----------
+    features : ndarray, shape (b, D)
+        As stored.
+    digests : ndarray of uint8, shape (b, 32)
+        Of the image files.
+    status : ndarray of uint8, shape (b,)
+        `Status`.
+
+    Returns
+    -------
+    bytes
+        sha256 over the three, 32 bytes.
+    """
+    digest = hashlib.sha256()
+    for column in (features, digests, status):
+        digest.update(np.ascontiguousarray(column).view(np.uint8).data)
+    return digest.digest()
+
+
+def open_cache(path: str | os.PathLike[str]) -> FeatureCache:
+    """Open a complete cache.
+
+    Every digest is checked while the file is at most 256 MiB; above that the header
+    and the bounds only, and ``featcache verify`` checks the rest.
+
+    Parameters
+    ----------
+    path : str or path
+        The ``.h5`` file.
+
+    Returns
+    -------
+    FeatureCache
+        Mapped read-only.
+
+    Raises
+    ------
+    CacheNotFoundError
+        When there is no such file.
+    CacheCorruptError
+        When it is no cache of ours, or is damaged.
+    CacheMismatchError
+        When a newer featcache wrote it.
+    """
+    cache = FeatureCache(Path(path))
+    if cache.header.length <= CHECKED_ON_OPEN:
+        cache.check()
+    return cache

@@ -1,0 +1,204 @@
+"""Writing a cache: skeleton, rows block by block, journal, rename.
+
+No order of writes, kill or torn page can turn into a wrong row: a block counts as
+done only when its digest in the journal matches its bytes.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.core.blocks import Block
+from featcache.core.errors import CacheCorruptError
+from featcache.core.specs import FeatureSpec
+from featcache.core.text import shown
+from featcache.store.files import (
+    allocate,
+    replacing,
+    storing,
+    sync_folder,
+    write_at,
+)
+from featcache.store.header import read_header
+from featcache.store.layout import compose
+from featcache.store.reader import block_digest
+
+_FLAGS = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+def partial_path(path: Path) -> Path:
+    """Return where a cache lies while it is not complete.
+
+    Parameters
+    ----------
+    path : Path
+        ``NAME.h5``.
+
+    Returns
+    -------
+    Path
+        ``NAME.h5.partial`` beside it.
+    """
+    return path.with_name(f"{path.name}.partial")
+
+
+def old_path(path: Path) -> Path:
+    """Return where an unfinished cache of an earlier state of the folder is kept.
+
+    Parameters
+    ----------
+    path : Path
+        ``NAME.h5``.
+
+    Returns
+    -------
+    Path
+        ``NAME.h5.partial.old``; a source of rows until the new one is complete.
+    """
+    return path.with_name(f"{path.name}.partial.old")
+
+
+def create(
+    path: Path,
+    spec: FeatureSpec,
+    manifest: Mapping[str, npt.NDArray[Any]],
+    embed_dim: int,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Create a cache file without rows, with all of its space.
+
+    Parameters
+    ----------
+    path : Path
+        The ``.partial`` file; replaced if it is there.
+    spec : FeatureSpec
+        Identity of the features.
+    manifest : mapping of str to ndarray
+        As `featcache.core.manifest.Manifest.columns` gives it.
+    embed_dim : int
+        D.
+    provenance : mapping
+        JSON data.
+
+    Raises
+    ------
+    StorageError
+        When the disk is too small or the folder cannot be written.
+    """
+    skeleton = compose(spec, manifest, embed_dim, provenance)
+    with replacing(path) as temporary:
+        fd = os.open(temporary, _FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            allocate(fd, skeleton.length, path)
+            for offset, page in skeleton.pages.items():
+                write_at(fd, page, offset)
+            for name, values in manifest.items():
+                data = np.ascontiguousarray(values).view(np.uint8).data
+                write_at(fd, data, skeleton.columns[name].offset)
+        finally:
+            os.close(fd)
+        read_header(temporary)
+
+
+class CacheWriter:
+    """Fills an incomplete cache file; blocks may come from several threads.
+
+    Parameters
+    ----------
+    path : Path
+        The ``.partial`` file, as `create` made it.
+
+    Raises
+    ------
+    CacheError
+        When it is damaged.
+    StorageError
+        When it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.header = read_header(path)
+        with storing(path):
+            self._fd = os.open(path, _FLAGS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def write(
+        self,
+        block: Block,
+        features: npt.NDArray[Any],
+        digests: npt.NDArray[np.uint8],
+        status: npt.NDArray[np.uint8],
+    ) -> None:
+        """Write one block's rows, then its line in the journal.
+
+        Parameters
+        ----------
+        block : Block
+            Which rows.
+        features : ndarray, shape (b, D)
+            In the cache's dtype.
+        digests : ndarray of uint8, shape (b, 32)
+            sha256 of each image file.
+        status : ndarray of uint8, shape (b,)
+            `featcache.core.status.Status`.
+
+        Raises
+        ------
+        StorageError
+            When the disk is full or fails.
+        """
+        rows = {"features": features, "digests": digests, "status": status}
+        with storing(self.path):
+            for name, values in rows.items():
+                column = self.header.columns[name]
+                data = np.ascontiguousarray(values, column.dtype).view(np.uint8).data
+                write_at(self._fd, data, column.row_offset(block.start))
+            journal = self.header.columns["journal"].row_offset(block.index)
+            write_at(self._fd, block_digest(features, digests, status), journal)
+
+    def finish(self, target: Path) -> None:
+        """Make the file durable and give it its final name.
+
+        Parameters
+        ----------
+        target : Path
+            ``NAME.h5``; a complete cache of that name is replaced at once.
+
+        Raises
+        ------
+        CacheCorruptError
+            When a block is still missing: a bug, kept from becoming a wrong cache.
+        StorageError
+            When the disk fails.
+        """
+        journal = self.header.columns["journal"]
+        with storing(target):
+            os.lseek(self._fd, journal.offset, os.SEEK_SET)
+            lines = np.frombuffer(os.read(self._fd, journal.nbytes), np.uint8)
+            if not lines.reshape(journal.shape).any(axis=1).all():
+                raise CacheCorruptError(f"{shown(self.path)} still lacks blocks")
+            os.fsync(self._fd)
+            self._close()  # Windows does not rename a file that is open
+            self.path.replace(target)
+            sync_folder(target.parent)
