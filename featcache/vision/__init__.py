@@ -1,0 +1,1 @@
+"""Images: folders, decoding, views, backbones and the passes over them."""

@@ -1,0 +1,93 @@
+"""Augmentation: the tutorial's random training view of one image.
+
+``RandomResizedCrop`` + ``RandomHorizontalFlip`` of torchvision on a Pillow image: the
+same rule for the crop, the same pixels for the same crop. Only where the random
+numbers come from differs: from a generator of the caller, so that a sample's crop
+depends on seed, epoch and sample, not on which thread came first.
+"""
+
+import math
+
+import numpy as np
+from PIL import Image
+
+from featcache.vision.views import Pixels
+
+SCALE = (0.08, 1.0)  # share of the image's area
+RATIO = (3 / 4, 4 / 3)  # width over height of the crop
+FLIP = 0.5  # probability
+_TRIES = 10  # for a crop that fits, as torchvision
+
+
+def augment(image: Image.Image, crop: int, random: np.random.Generator) -> Pixels:
+    """Return a random view of an image.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Mode RGB.
+    crop : int
+        Side of the result, pixels.
+    random : numpy.random.Generator
+        Four or more numbers are drawn; equal generators give equal views.
+
+    Returns
+    -------
+    ndarray of uint8, shape (crop, crop, 3)
+        RGB: `random_box` resized (bilinear, antialiased), mirrored every other time.
+    """
+    # Not resize(box=...): that lets pixels outside the box into the filter.
+    view = image.crop(random_box(*image.size, random))
+    view = view.resize((crop, crop), Image.Resampling.BILINEAR)
+    if random.random() < FLIP:
+        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.asarray(view)
+
+
+def random_box(
+    width: int, height: int, random: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Draw the box of ``RandomResizedCrop``.
+
+    Parameters
+    ----------
+    width, height : int
+        Of the image, pixels.
+    random : numpy.random.Generator
+        Draws area, ratio and corner; once for most images, at most ten times.
+
+    Returns
+    -------
+    (int, int, int, int)
+        Left, upper, right, lower, inside the image; `center_fallback` where no draw
+        fits.
+    """
+    for _ in range(_TRIES):
+        area = width * height * random.uniform(*SCALE)
+        ratio = math.exp(random.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            top = int(random.integers(height - h + 1))
+            left = int(random.integers(width - w + 1))
+            return left, top, left + w, top + h
+    return center_fallback(width, height)
+
+
+def center_fallback(width: int, height: int) -> tuple[int, int, int, int]:
+    """Return the box of images too long for a random one: the middle.
+
+    Parameters
+    ----------
+    width, height : int
+        Of the image, pixels.
+
+    Returns
+    -------
+    (int, int, int, int)
+        Left, upper, right, lower: the whole shorter side, and of the longer one as
+        much as the extreme ratio allows.
+    """
+    w = min(width, round(height * RATIO[1]))
+    h = min(height, round(width / RATIO[0]))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
