@@ -84,3 +84,28 @@ def closest(name: str, known: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def size(count: float) -> str:
+    """Return a number of bytes in a unit that suits it.
+
+    Parameters
+    ----------
+    count : float
+        Bytes.
+
+    Returns
+    -------
+    str
+        Three digits and a decimal unit.
+
+    Examples
+    --------
+    >>> size(890_880)
+    '891 kB'
+    """
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 999.5:
+            break
+        count /= 1000
+    return f"{count:.3g} {unit}"

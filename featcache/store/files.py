@@ -13,7 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from featcache.core.errors import FeatcacheError, StorageError
-from featcache.core.text import shown
+from featcache.core.text import shown, size
 
 _NO_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
 _UNSUPPORTED = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
@@ -177,10 +177,8 @@ def allocate(fd: int, length: int, path: Path) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < length:
         raise StorageError(
-            errno.ENOSPC,
-            f"{shown(path)} needs {length / 1e6:,.1f} MB but its disk has "
-            f"{free / 1e6:,.1f} MB free; make room or choose another place"
-            " with --cache",
+            f"{shown(path)} needs {size(length)} but its disk has {size(free)} free; "
+            "make room, or choose another place with --cache"
         )
     if hasattr(os, "posix_fallocate"):
         try:

@@ -1,0 +1,402 @@
+"""The commands: parse, call a stage, render.
+
+Stages are imported inside the commands, so that help and completion stay instant.
+"""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featcache.cli.options import (
+    FILE,
+    backbone_option,
+    data_argument,
+    device_option,
+    exif_option,
+    json_option,
+    out_option,
+    sgd_options,
+    weights_option,
+    where_option,
+)
+from featcache.cli.progress import Terminal
+from featcache.cli.render import (
+    percent,
+    print_bad_images,
+    print_confusion,
+    print_fields,
+    print_json,
+)
+from featcache.core.reports import TrainReport
+from featcache.core.specs import (
+    ExtractSpec,
+    FeatureSpec,
+    FinetuneSpec,
+    LogRegSpec,
+    SgdSpec,
+)
+from featcache.core.text import plural, shown, size
+
+
+@click.command()
+@data_argument
+@backbone_option
+@weights_option
+@click.option(
+    "--cache",
+    type=FILE,
+    default=None,
+    metavar="FILE",
+    help="The file to make.  [default: cache/DATA-BACKBONE.h5]",
+)
+@device_option
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default=FeatureSpec.precision,
+    show_default=True,
+    help="Of the network's arithmetic.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    default=FeatureSpec.dtype,
+    show_default=True,
+    help="Of the stored features.",
+)
+@exif_option
+@click.option(
+    "--batch-size",
+    default=ExtractSpec.batch_size,
+    help="Images in one forward pass.  [default: 8 on a CPU, 64 on a GPU]",
+)
+@click.option(
+    "--workers",
+    default=ExtractSpec.workers,
+    help="Threads that decode and compute.  [default: one per core]",
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    default=ExtractSpec.on_error,
+    show_default=True,
+    help="What to do when an image cannot be used, after all others are computed.",
+)
+@click.option(
+    "--rehash", is_flag=True, help="Read every image; trust no size and time."
+)
+@click.option(
+    "--overwrite", is_flag=True, help="Replace a cache made with other settings."
+)
+@json_option
+def extract(
+    data: str,
+    backbone: str,
+    weights: str,
+    cache: Path | None,
+    precision: Any,  # noqa: ANN401 - click.Choice has checked it
+    dtype: Any,  # noqa: ANN401
+    exif: Any,  # noqa: ANN401
+    as_json: bool,
+    **how: Any,  # noqa: ANN401
+) -> None:
+    """Run a frozen backbone once over every image; keep the features.
+
+    DATA is a folder of class folders, with or without train/, val/ and test/; or
+    hymenoptera, hotdog or digits.
+    """
+    from featcache.stages.extraction import extract as run
+
+    result = run(
+        data,
+        ExtractSpec(**how),
+        backbone=backbone,
+        weights=weights,
+        cache=cache,
+        precision=precision,
+        dtype=dtype,
+        exif=exif,
+        progress=Terminal(),
+    )
+    report = result.report
+    assert report is not None
+    if as_json:
+        print_json(report.to_json())
+        return
+    print_bad_images(report.bad_images)
+    speed = f" ({report.images_per_second:.0f} images/s)" if report.computed else ""
+    click.echo(
+        f"{shown(report.cache)}: {plural(report.images, 'image')} x "
+        f"{report.embed_dim}, {plural(report.classes, 'class')}; computed "
+        f"{report.computed:,}{speed}, reused {report.reused:,}, skipped "
+        f"{report.skipped:,} in {report.seconds:.1f} s"
+    )
+
+
+@click.command("fit-head")
+@click.argument("cache", type=FILE, required=False)
+@click.option(
+    "--solver",
+    type=click.Choice(["sgd", "logreg"]),
+    default="sgd",
+    show_default=True,
+    help="SGD with StepLR, or scikit-learn's logistic regression.",
+)
+@sgd_options(SgdSpec)
+@click.option(
+    "--C",
+    "C",
+    type=float,
+    multiple=True,
+    help="Inverse penalty of logreg; several are compared on held-out training "
+    "images.  [default: 1e-6 to 1e4]",
+)
+@click.option(
+    "--max-iter",
+    default=LogRegSpec.max_iter,
+    show_default=True,
+    help="Iterations of logreg at most.",
+)
+@out_option
+@json_option
+@click.pass_context
+def fit_head(
+    ctx: click.Context,
+    /,
+    cache: Path | None,
+    solver: str,
+    out: Path | None,
+    as_json: bool,
+    **settings: Any,  # noqa: ANN401
+) -> None:
+    """Fit a linear head on cached features, in a second.
+
+    CACHE is a file that extract made; without it the newest one in cache/.
+    """
+    from featcache.stages.probing import fit_head as run
+
+    kind = SgdSpec if solver == "sgd" else LogRegSpec
+    known = {f.name for f in fields(kind)}
+    _refuse_others(ctx, set(settings) - known, f"--solver {solver}")
+    chosen = {k: v for k, v in settings.items() if k in known and v != ()}
+    result = run(cache, kind(**chosen), out=out, progress=Terminal())
+    _show_training(result.report, as_json=as_json)
+
+
+@click.command()
+@data_argument
+@click.option("--full", "mode", flag_value="full", help="Train every layer.")
+@click.option(
+    "--head-only",
+    "mode",
+    flag_value="head-only",
+    help="Train the head on augmented images; the backbone stays frozen.",
+)
+@click.option("--from-scratch", is_flag=True, help="Begin with random weights.")
+@backbone_option
+@weights_option
+@click.option(
+    "--head-lr-mult",
+    default=FinetuneSpec.head_lr_mult,
+    show_default=True,
+    help="The head's learning rate over the backbone's.",
+)
+@sgd_options(FinetuneSpec)
+@device_option
+@click.option(
+    "--workers",
+    default=FinetuneSpec.workers,
+    help="Threads that decode and augment.  [default: one per core]",
+)
+@exif_option
+@out_option
+@json_option
+@click.pass_context
+def finetune(
+    ctx: click.Context,
+    /,
+    data: str,
+    mode: str | None,
+    from_scratch: bool,
+    backbone: str,
+    weights: str,
+    device: str,
+    exif: Any,  # noqa: ANN401
+    out: Path | None,
+    as_json: bool,
+    **settings: Any,  # noqa: ANN401
+) -> None:
+    """Train online on augmented images: every layer, or the head alone.
+
+    DATA is a folder of class folders, or hymenoptera, hotdog or digits.
+    """
+    if mode is None:
+        raise click.UsageError("say what to train: --full or --head-only")
+    if mode == "head-only":
+        _refuse_others(ctx, {"from_scratch", "head_lr_mult"}, "--head-only")
+    if from_scratch:
+        _refuse_others(ctx, {"weights"}, "--from-scratch")
+    from featcache.stages.finetuning import finetune as run
+
+    spec = FinetuneSpec(full=mode == "full", from_scratch=from_scratch, **settings)
+    result = run(
+        data,
+        spec,
+        backbone=backbone,
+        weights=weights,
+        device=device,
+        exif=exif,
+        out=out,
+        progress=Terminal(),
+    )
+    _show_training(result.report, as_json=as_json)
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.argument("images", type=FILE, nargs=-1, required=True)
+@where_option
+@device_option
+@json_option
+@click.pass_context
+def predict(
+    ctx: click.Context,
+    /,
+    model: Path,
+    images: tuple[Path, ...],
+    weights: str | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Classify images: one line each, with the class and its probability.
+
+    MODEL is a model file or the folder of a run; IMAGES are files and folders.
+    """
+    from featcache.stages.prediction import predict as run
+
+    result = run(model, images, weights=weights, device=device, progress=Terminal())
+    if as_json:
+        print_json([vars(p) for p in result.predictions])
+    else:
+        for p in result.predictions:
+            click.echo(f"{p.path}\t{p.label}\t{p.probability:.4f}")
+    print_bad_images(result.bad_images)
+    if result.bad_images:
+        ctx.exit(1)
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.argument("data")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "val", "test"]),
+    default="val",
+    show_default=True,
+    help="Which part of the data.",
+)
+@where_option
+@device_option
+@json_option
+def evaluate(
+    model: Path, data: str, split: str, weights: str | None, device: str, as_json: bool
+) -> None:
+    """Measure a model on labelled images or a cache.
+
+    DATA is a folder, a known data set, or a cache that the model's backbone made.
+    """
+    from featcache.stages.evaluation import evaluate as run
+
+    report = run(
+        model, data, split=split, weights=weights, device=device, progress=Terminal()
+    )
+    print_bad_images(report.bad_images)
+    if as_json:
+        print_json(report.to_json())
+        return
+    print_fields(
+        {
+            "images": f"{report.images:,} of split {report.split}"
+            + (f", {report.skipped:,} skipped" if report.skipped else ""),
+            "accuracy": percent(report.accuracy),
+            "mean per-class recall": percent(report.mean_per_class_recall),
+            "log loss": f"{report.log_loss:.4f}",
+        }
+    )
+    print_confusion(report.confusion, report.classes)
+
+
+@click.command()
+@click.argument("cache", type=FILE)
+@json_option
+def verify(cache: Path, as_json: bool) -> None:
+    """Check every digest of a cache."""
+    from featcache.stages.inspection import verify as run
+
+    report = run(cache, progress=Terminal())
+    if as_json:
+        print_json(report.to_json())
+        return
+    click.echo(
+        f"{shown(cache)}: {plural(report.rows, 'row')} in "
+        f"{plural(report.blocks, 'block')} match their digests "
+        f"({size(report.bytes)} in {report.seconds:.2f} s)"
+    )
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@json_option
+def info(file: Path, as_json: bool) -> None:
+    """Say what is in a cache or a model."""
+    from featcache.stages.inspection import describe
+
+    described = describe(file)
+    if as_json:
+        print_json(described)
+    else:
+        print_fields(dict(_flat(described)))
+
+
+def _flat(fields: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = []
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            rows.append((f"{prefix}{name}", ", ".join(map(str, value))))
+        else:
+            rows.append((f"{prefix}{name}", value))
+    return rows
+
+
+def _refuse_others(ctx: click.Context, names: set[str], option: str) -> None:
+    """Refuse options that were given but would do nothing."""
+    for param in ctx.command.params:
+        given = ctx.get_parameter_source(param.name or "")
+        if param.name in names and given is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{param.opts[-1]} does nothing with {option}")
+
+
+def _show_training(report: TrainReport, *, as_json: bool) -> None:
+    if as_json:
+        print_json(report.to_json())
+        return
+    loss = "-" if report.val_loss is None else f"{report.val_loss:.4f}"
+    rows = {
+        "model": shown(report.model),
+        "solver": report.solver,
+        "epochs": f"{report.epochs} (best: {report.best_epoch})",
+        "train accuracy": percent(report.train_accuracy),
+        "val accuracy": percent(report.val_accuracy),
+        "val loss": loss,
+        "seconds": f"{report.seconds:.2f}",
+    }
+    if report.test_accuracy is not None:
+        rows["test accuracy"] = percent(report.test_accuracy)
+    print_fields(rows)
+
+
+COMMANDS = (extract, fit_head, finetune, predict, evaluate, verify, info)

@@ -1,0 +1,63 @@
+"""The ``featcache`` command: its group, and the one border for errors."""
+
+import io
+import sys
+from typing import Any
+
+import click
+
+from featcache import __version__
+from featcache.cli.commands import COMMANDS
+from featcache.cli.render import show_error
+from featcache.core.errors import FeatcacheError, Interrupted
+
+
+class Border(click.Group):
+    """Errors of ours become one line and exit code 1; bugs keep their traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of work, not of the alphabet."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's type
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except FeatcacheError as error:
+            show_error(error, as_json=ctx.meta.get("featcache.json", False))
+            ctx.exit(1)
+        except KeyboardInterrupt as stop:
+            line = str(stop) if isinstance(stop, Interrupted) else "stopped"
+            click.echo(f"\n{line}", err=True)
+            ctx.exit(130)  # as a shell reports a program that Ctrl-C ended
+
+
+@click.group(
+    cls=Border,
+    context_settings={
+        "auto_envvar_prefix": "FEATCACHE",
+        "help_option_names": ["-h", "--help"],
+    },
+)
+@click.version_option(__version__, prog_name="featcache")
+def main() -> None:
+    r"""Transfer learning on a folder of labelled images, from cached features.
+
+    Run a pretrained ResNet once over every image, keep the features in one HDF5 file,
+    and fit classifiers from it in a second:
+
+    \b
+      featcache extract --backbone resnet50
+      featcache fit-head
+      featcache finetune --full
+
+    Every option can also be set by an environment variable, such as
+    FEATCACHE_EXTRACT_DEVICE=cpu for 'featcache extract --device cpu'.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name may hold any letter
+            stream.reconfigure(errors="backslashreplace")
+
+
+for _command in COMMANDS:
+    main.add_command(_command)

@@ -1,0 +1,327 @@
+"""`extract`: a folder of images through a frozen backbone into one cache file."""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featcache.core.blocks import Block, plan_blocks
+from featcache.core.catalog import DEFAULT_BACKBONE, IMAGENET, architecture
+from featcache.core.errors import (
+    BadImage,
+    CacheError,
+    Interrupted,
+    bad_images_error,
+)
+from featcache.core.machine import cores
+from featcache.core.manifest import Manifest
+from featcache.core.progress import SILENT, Progress
+from featcache.core.reports import ExtractReport
+from featcache.core.specs import (
+    Exif,
+    ExtractSpec,
+    FeatureDtype,
+    FeatureSpec,
+    Precision,
+)
+from featcache.core.status import Status
+from featcache.core.text import shown
+from featcache.stages.datasets import resolve_data
+from featcache.stages.plans import Found, decide, examine, mismatch
+from featcache.stages.provenance import describe_run
+from featcache.stages.sources import WeightsSource, find_weights
+from featcache.store.files import storing
+from featcache.store.header import read_header
+from featcache.store.lock import writing
+from featcache.store.reader import FeatureCache, open_cache
+from featcache.store.reuse import Reuse
+from featcache.store.writer import CacheWriter, create, old_path, partial_path
+from featcache.vision.scan import scan
+
+if TYPE_CHECKING:
+    from featcache.vision.pipeline import Extractor
+    from featcache.vision.weights import State
+
+CACHE_FOLDER = Path("cache")
+
+
+def extract(  # noqa: PLR0913 - the command's options
+    data: str | os.PathLike[str] = "hymenoptera",
+    spec: ExtractSpec | None = None,
+    *,
+    backbone: str = DEFAULT_BACKBONE,
+    weights: str | os.PathLike[str] = IMAGENET,
+    cache: str | os.PathLike[str] | None = None,
+    precision: Precision = FeatureSpec.precision,
+    dtype: FeatureDtype = FeatureSpec.dtype,
+    exif: Exif = "apply",
+    progress: Progress = SILENT,
+) -> FeatureCache:
+    """Run a frozen backbone once over every image and keep the features.
+
+    Work that was done before is found again: an interrupted extraction goes on, an
+    unchanged folder computes nothing, a changed one computes only new images.
+
+    Parameters
+    ----------
+    data : str or path
+        A folder of class folders, with or without ``train``/``val``/``test``; or a
+        known data set: ``hymenoptera``, ``hotdog``, ``digits``.
+    spec : ExtractSpec, optional
+        How to compute: device, threads, what to do with bad images.
+    backbone : str
+        A torchvision ResNet, such as ``resnet50``.
+    weights : str or path
+        ``imagenet``, an enum name such as ``IMAGENET1K_V2``, ``random:SEED``, or a
+        ``.pth`` or ``.safetensors`` file.
+    cache : str or path, optional
+        The file to make; ``cache/DATA-BACKBONE.h5`` without it.
+    precision : {"float32", "bfloat16"}
+        Of the network's arithmetic.
+    dtype : {"float32", "float16"}
+        Of the stored features.
+    exif : {"apply", "ignore"}
+        Whether images are turned as their camera says.
+    progress : Progress
+        Hears how far the work is.
+
+    Returns
+    -------
+    FeatureCache
+        Complete; its ``report`` says what was computed and what was reused.
+
+    Raises
+    ------
+    BadImagesError
+        When images cannot be used and ``spec.on_error`` is ``stop``; all others are
+        computed and kept for the next run.
+    CacheMismatchError
+        When the file holds features of other settings.
+    CacheBusyError
+        When another process is writing the file.
+    FeatcacheError
+        For everything else that a user can mend.
+    Interrupted
+        After Ctrl-C, when what is done has been kept.
+    """
+    began = time.perf_counter()
+    source = find_weights(backbone, weights, exif=exif, progress=progress)
+    manifest = scan(resolve_data(data, progress=progress))
+    progress.say(manifest.describe())
+    target = default_cache(manifest.root, backbone) if cache is None else Path(cache)
+    job = _Job(
+        manifest, source, target, spec or ExtractSpec(), precision, dtype, progress
+    )
+    computed = job.run()
+    result = open_cache(target)
+    result.report = _report(result, computed, time.perf_counter() - began)
+    return result
+
+
+def default_cache(data: Path, backbone: str) -> Path:
+    """Return where the cache of a folder goes.
+
+    Parameters
+    ----------
+    data : Path
+        The data folder.
+    backbone : str
+        Name in the catalog.
+
+    Returns
+    -------
+    Path
+        ``cache/DATA-BACKBONE.h5``.
+    """
+    return CACHE_FOLDER / f"{data.resolve().name}-{backbone}.h5"
+
+
+@dataclass(eq=False)
+class _Job:
+    """One extraction: what is wanted, and the steps to get it."""
+
+    manifest: Manifest
+    source: WeightsSource
+    target: Path
+    how: ExtractSpec
+    precision: Precision
+    dtype: FeatureDtype
+    progress: Progress
+    state: "State | None" = None  # the backbone's tensors, once they are read
+
+    @property
+    def partial(self) -> Path:
+        return partial_path(self.target)
+
+    def run(self) -> int:
+        """Bring the target up to date; return how many images were computed."""
+        wanted = self.wanted()
+        found = self.examine(self.target, wanted)
+        if found.state == "same":
+            return self.reuse(found)
+        with writing(self.target):
+            # Looked at again: somebody may have finished before the lock was ours.
+            found = self.examine(self.target, wanted)
+            begun = self.examine(self.partial, wanted, lenient=True)
+            match decide(found.state, begun.state, overwrite=self.how.overwrite):
+                case "reuse":
+                    return self.reuse(found)
+                case "refuse cache":
+                    raise mismatch(read_header(self.target), wanted)
+                case "refuse partial":
+                    raise mismatch(read_header(self.partial), wanted)
+                case "resume":
+                    return self.fill([found], begun.cache)
+                case "extract":
+                    sources = [found, begun, self.set_aside(begun, wanted)]
+                    self.begin(wanted)
+                    return self.fill(sources, None)
+
+    def examine(
+        self, path: Path, wanted: FeatureSpec, *, lenient: bool = False
+    ) -> Found:
+        lenient = lenient or self.how.overwrite
+        return examine(
+            path, wanted, self.manifest, rehash=self.how.rehash, lenient=lenient
+        )
+
+    def wanted(self) -> FeatureSpec:
+        """Return the identity of the features asked for."""
+        return FeatureSpec(
+            backbone=self.source.backbone,
+            weights_sha256=self.weights_sha256(),
+            view=self.source.view,
+            precision=self.precision,
+            dtype=self.dtype,
+        )
+
+    def weights_sha256(self) -> str:
+        """Return the identity of the weights, without torch where it is known."""
+        for path in (self.target, self.partial):
+            with suppress(CacheError):
+                header = read_header(path)
+                recorded = header.provenance.get("weights", {})
+                same_backbone = header.spec.backbone == self.source.backbone
+                if same_backbone and recorded.get("key") == self.source.key:
+                    return header.spec.weights_sha256
+        from featcache.vision.weights import state_sha256
+
+        return state_sha256(self.tensors())
+
+    def tensors(self) -> "State":
+        if self.state is None:
+            self.state = self.source.load()
+        return self.state
+
+    def reuse(self, found: Found) -> int:
+        """Take the complete cache as it is; return how many images were computed."""
+        assert found.cache is not None
+        bad = np.flatnonzero(found.cache.status != Status.OK)
+        if len(bad) and self.how.on_error == "stop":
+            images = [_bad_image(found.cache, row) for row in bad.tolist()]
+            raise bad_images_error(images, len(self.manifest))
+        return 0
+
+    def set_aside(self, begun: Found, wanted: FeatureSpec) -> Found:
+        """Keep an unfinished cache of the folder's earlier state as a source."""
+        old = old_path(self.target)
+        older = self.examine(old, wanted, lenient=True)
+        if begun.state == "changed":
+            with storing(old):
+                self.partial.replace(old)
+        return older
+
+    def begin(self, wanted: FeatureSpec) -> None:
+        """Create the unfinished cache, with all of its space."""
+        weights = {"source": self.source.name, "key": self.source.key}
+        provenance = describe_run(data=shown(self.manifest.root), weights=weights)
+        columns = self.manifest.columns()
+        embed_dim = architecture(self.source.backbone).embed_dim
+        create(self.partial, wanted, columns, embed_dim, provenance)
+
+    def fill(self, found: Sequence[Found], begun: FeatureCache | None) -> int:
+        """Compute what is missing and give the cache its final name."""
+        from featcache.stages.filling import Filler, Tally, unfinished
+        from featcache.vision.pipeline import run_blocks
+
+        usable = [f.cache for f in found if f.state in ("same", "changed")]
+        sources = [cache for cache in usable if cache is not None]
+        reuse = Reuse(self.manifest, sources, rehash=self.how.rehash)
+        tally = Tally(self.manifest, self.progress)
+        with CacheWriter(self.partial) as writer:
+            blocks = plan_blocks(len(self.manifest), writer.header.block_rows)
+            todo = unfinished(blocks, begun)
+            filler = Filler(
+                self.manifest, writer, self.extractor(), reuse, begun, tally
+            )
+            with self.reporting(todo):
+                run_blocks(todo, filler, self.workers())
+            if tally.bad and self.how.on_error == "stop":
+                raise bad_images_error(tally.bad, len(self.manifest))
+            if len(tally.bad) == len(self.manifest):
+                raise bad_images_error(tally.bad, len(self.manifest))
+            for cache in (*sources, begun):
+                if cache is not None:
+                    cache.close()  # Windows replaces no file that is mapped
+            writer.finish(self.target)
+        old_path(self.target).unlink(missing_ok=True)
+        return tally.computed
+
+    @contextmanager
+    def reporting(self, todo: Sequence[Block]) -> Iterator[None]:
+        """Show progress; on Ctrl-C say what is kept."""
+        images = len(self.manifest)
+        before = images - sum(block.size for block in todo)
+        self.progress.begin("extract", images, unit="image", done=before)
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"stopped; what is done is kept in {shown(self.partial)}: run the same "
+                "command again to go on"
+            ) from None
+        finally:
+            self.progress.end()
+
+    def extractor(self) -> "Extractor":
+        from featcache.vision.backbones import Backbone
+        from featcache.vision.forward import embedder, pick_device
+        from featcache.vision.pipeline import Extractor
+
+        device = pick_device(self.how.device)
+        backbone = Backbone(self.source.backbone, self.tensors())
+        embed = embedder(
+            backbone, self.source.view, device=device, precision=self.precision
+        )
+        automatic = 8 if device.type == "cpu" else 64
+        return Extractor(embed, self.source.view, self.how.batch_size or automatic)
+
+    def workers(self) -> int:
+        return self.how.workers or cores()
+
+
+def _report(cache: FeatureCache, computed: int, seconds: float) -> ExtractReport:
+    images, skipped = len(cache), cache.skipped
+    bad = np.flatnonzero(cache.status != Status.OK).tolist()
+    return ExtractReport(
+        cache=cache.path,
+        images=images,
+        computed=computed,
+        reused=images - computed - skipped,
+        skipped=skipped,
+        embed_dim=cache.embed_dim,
+        classes=len(cache.classes),
+        fingerprint=cache.fingerprint,
+        seconds=round(seconds, 3),
+        images_per_second=round(computed / seconds, 1),
+        bad_images=tuple(_bad_image(cache, row) for row in bad),
+    )
+
+
+def _bad_image(cache: FeatureCache, row: int) -> BadImage:
+    return BadImage(shown(cache.paths[row]), Status(int(cache.status[row])).reason)

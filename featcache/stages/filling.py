@@ -1,0 +1,162 @@
+"""Filling a cache: every block that is not done yet, on threads."""
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from featcache.core.blocks import Block
+from featcache.core.errors import BadImage, NumericError
+from featcache.core.manifest import Manifest
+from featcache.core.progress import Progress
+from featcache.core.status import Status
+from featcache.core.text import shown
+from featcache.store.reader import FeatureCache
+from featcache.store.reuse import Reuse
+from featcache.store.writer import CacheWriter
+from featcache.vision.pipeline import BlockRows, Extractor
+
+
+class Tally:
+    """What became of the images of one extraction; workers report here.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        For the names of bad images.
+    progress : Progress
+        Hears of finished rows; called by one thread at a time.
+    """
+
+    def __init__(self, manifest: Manifest, progress: Progress) -> None:
+        self.computed = 0
+        self.done = 0
+        self._bad: dict[int, str] = {}
+        self._manifest = manifest
+        self._progress = progress
+        self._lock = threading.Lock()
+
+    def add(self, block: Block, rows: BlockRows) -> None:
+        """Count a finished block.
+
+        Parameters
+        ----------
+        block : Block
+            Which rows.
+        rows : BlockRows
+            As filled.
+        """
+        with self._lock:
+            self.done += block.size
+            self.computed += rows.computed
+            self._bad |= {block.start + row: text for row, text in rows.reasons.items()}
+            self._progress.advance(block.size)
+
+    @property
+    def bad(self) -> list[BadImage]:
+        """The images that could not be used, in the manifest's order."""
+        paths = self._manifest.paths
+        return [BadImage(shown(paths[i]), self._bad[i]) for i in sorted(self._bad)]
+
+
+def unfinished(blocks: Iterable[Block], begun: FeatureCache | None) -> list[Block]:
+    """Return the blocks that still need work.
+
+    Parameters
+    ----------
+    blocks : iterable of Block
+        All of them.
+    begun : FeatureCache, optional
+        The unfinished cache as an interrupted run left it.
+
+    Returns
+    -------
+    list of Block
+        Those whose bytes do not match their digest, and those with an image that
+        could not be used: it may have been mended.
+    """
+    if begun is None:
+        return list(blocks)
+    return [
+        block
+        for block in blocks
+        if not (begun.status[block.rows] == Status.OK).all() or not begun.sound(block)
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Filler:
+    """Computes and writes one block at a time; threads share it.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        The images.
+    writer : CacheWriter
+        Of the unfinished cache.
+    extractor : Extractor
+        From image files to features.
+    reuse : Reuse
+        What earlier caches know.
+    begun : FeatureCache, optional
+        The unfinished cache as an interrupted run left it.
+    tally : Tally
+        Hears of every block.
+    """
+
+    manifest: Manifest
+    writer: CacheWriter
+    extractor: Extractor
+    reuse: Reuse
+    begun: FeatureCache | None
+    tally: Tally
+
+    def __call__(self, block: Block, alive: Callable[[], None]) -> None:
+        """Compute and write a block.
+
+        Parameters
+        ----------
+        block : Block
+            Which rows.
+        alive : callable
+            Raises when the work is to stop.
+
+        Raises
+        ------
+        StorageError
+            When the disk is full or fails.
+        NumericError
+            When features are not finite.
+        """
+        header = self.writer.header
+        rows = BlockRows.pending(block.size, header.embed_dim, header.spec.dtype)
+        self._take_over(block, rows)
+        self.reuse.prefill(block, rows.features, rows.digests, rows.status)
+        files = [self.manifest.file(i) for i in range(block.start, block.stop)]
+        self.extractor.fill(rows, files, lookup=self.reuse.lookup, alive=alive)
+        self._check_finite(block, rows)
+        self.writer.write(block, rows.features, rows.digests, rows.status)
+        self.tally.add(block, rows)
+
+    def _take_over(self, block: Block, rows: BlockRows) -> None:
+        """Keep the good rows of a finished block that has bad ones."""
+        if self.begun is None or not self.begun.sound(block):
+            return
+        good = np.flatnonzero(self.begun.status[block.rows] == Status.OK)
+        for name in ("features", "digests", "status"):
+            getattr(rows, name)[good] = self.begun.columns[name][block.rows][good]
+
+    def _check_finite(self, block: Block, rows: BlockRows) -> None:
+        finite = np.isfinite(rows.features).all(axis=1)
+        wrong = np.flatnonzero((rows.status == Status.OK) & ~finite)
+        if not len(wrong):
+            return
+        spec = self.writer.header.spec
+        remedy = (
+            "pass --dtype float32" if spec.dtype == "float16" else "check the weights"
+        )
+        name = shown(self.manifest.paths[block.start + int(wrong[0])])
+        raise NumericError(
+            f"the features of {name} are not finite in {spec.dtype}; {remedy}"
+        )

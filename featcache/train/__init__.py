@@ -1,0 +1,1 @@
+"""Arrays or modules in, weights and history out; no paths."""
