@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from featcache import __version__
-from featcache.cli.commands import COMMANDS
+from featcache.cli.asking import evaluate, info, predict, verify
+from featcache.cli.making import extract, finetune, fit_head
 from featcache.cli.render import show_error
 from featcache.core.errors import FeatcacheError, Interrupted
 
@@ -59,5 +60,5 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-for _command in COMMANDS:
+for _command in (extract, fit_head, finetune, predict, evaluate, verify, info):
     main.add_command(_command)

@@ -69,7 +69,8 @@ def softmax(scores: Floats) -> Floats:
     ndarray of float32, shape (n, C)
         Probabilities; the largest score is taken off first, so nothing overflows.
     """
-    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
+    with np.errstate(over="ignore"):  # so far below the largest, e**x is 0 anyway
+        exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
     result: Floats = exponentials / exponentials.sum(axis=1, keepdims=True)
     return result
 

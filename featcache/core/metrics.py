@@ -38,7 +38,8 @@ def cross_entropy(scores: Floats, labels: Labels) -> float:
     float
         In nats.
     """
-    shifted = (scores - scores.max(axis=1, keepdims=True)).astype(np.float64)
+    shifted = scores.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
     log_sum = np.log(np.exp(shifted).sum(axis=1))
     return float((log_sum - shifted[np.arange(len(labels)), labels]).mean())
 

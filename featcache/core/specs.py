@@ -10,6 +10,21 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from featcache.core.catalog import PublishedWeights
+from featcache.core.checks import (
+    AT_LEAST_1,
+    BELOW_1,
+    COUNT,
+    FINITE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHA256,
+    SHARE,
+    TEXT,
+    Rule,
+    each,
+    one_of,
+    require,
+)
 from featcache.core.errors import SpecError
 from featcache.core.fingerprint import fingerprint
 
@@ -20,40 +35,11 @@ Exif = Literal["apply", "ignore"]
 
 FORMAT_VERSION = 1  # of the cache file; part of its identity
 
-
-def _require(spec: object, **conditions: bool) -> None:
-    for field, holds in conditions.items():
-        if not holds:
-            value = getattr(spec, field)
-            expected = _EXPECTED.get(field, "positive")
-            raise SpecError(f"{field} must be {expected}, got {value!r}")
-
-
-_EXPECTED = {
-    "batch_size": "a whole number of images, at least 1",
-    "workers": "at least 0 (0: one per core)",
-    "epochs": "at least 1",
-    "step_size": "at least 1 epoch",
-    "seed": "at least 0",
-    "lr": "positive and finite",
-    "gamma": "positive and finite",
-    "momentum": "at least 0 and below 1",
-    "weight_decay": "at least 0 and finite",
-    "head_lr_mult": "positive and finite",
-    "precision": "float32 or bfloat16",
-    "dtype": "float32 or float16",
-    "on_error": "stop or skip",
-    "exif": "apply or ignore",
-    "crop": "at least 1 pixel and at most resize",
-}
-
-
-def _positive(value: float) -> bool:
-    return math.isfinite(value) and value > 0
-
-
-def _not_negative(value: float) -> bool:
-    return math.isfinite(value) and value >= 0
+_LARGEST = 4096  # pixels; a model from elsewhere must not ask for all memory
+_PIXELS = Rule(
+    f"a whole number from 1 to {_LARGEST}",
+    lambda v: AT_LEAST_1.holds(v) and v <= _LARGEST,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +60,20 @@ class ViewSpec:
     sixteen_bit: Literal["scale"] = "scale"  # to 8 bits: round(v / 257)
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self,
-            crop=1 <= self.crop <= self.resize,
-            exif=self.exif in ("apply", "ignore"),
-            std=all(_positive(s) for s in self.std),
+            resize=_PIXELS,
+            crop=_PIXELS,
+            interpolation=one_of("bilinear"),
+            antialias=one_of(True),
+            mean=each(FINITE, 3),
+            std=each(POSITIVE, 3),
+            exif=one_of("apply", "ignore"),
+            alpha=one_of("drop"),
+            sixteen_bit=one_of("scale"),
         )
+        expected = f"at most resize ({self.resize})"
+        require(self, crop=Rule(expected, lambda v: v <= self.resize))
 
     @classmethod
     def of(cls, weights: PublishedWeights, exif: Exif = "apply") -> "ViewSpec":
@@ -122,7 +116,7 @@ class ViewSpec:
             lists = {k: tuple(fields[k]) for k in ("mean", "std")}
             return cls(**{**fields, **lists})
         except (KeyError, TypeError) as error:
-            raise SpecError(f"not a view: {error}") from None
+            raise SpecError(f"not a view: {_words(error)}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,10 +131,14 @@ class FeatureSpec:
     dtype: FeatureDtype = "float32"  # of the stored features
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self,
-            precision=self.precision in ("float32", "bfloat16"),
-            dtype=self.dtype in ("float32", "float16"),
+            backbone=TEXT,
+            weights_sha256=SHA256,
+            view=Rule("a ViewSpec", lambda v: isinstance(v, ViewSpec)),
+            layer=one_of("avgpool"),
+            precision=one_of("float32", "bfloat16"),
+            dtype=one_of("float32", "float16"),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -152,8 +150,8 @@ class FeatureSpec:
             What `fingerprint` is taken of.
         """
         fields = asdict(self)
-        fields["view"]["mean"] = list(self.view.mean)
-        fields["view"]["std"] = list(self.view.std)
+        for name in ("mean", "std"):  # 0 and 0.0 are one number, but two JSON texts
+            fields["view"][name] = [float(v) for v in fields["view"][name]]
         return {"format_version": FORMAT_VERSION, **fields}
 
     @classmethod
@@ -175,11 +173,11 @@ class FeatureSpec:
         SpecError
             When the fields are not those of a feature spec.
         """
-        rest = {k: v for k, v in fields.items() if k not in ("format_version", "view")}
         try:
+            rest = {k: fields[k] for k in fields if k not in ("format_version", "view")}
             return cls(view=ViewSpec.from_json(fields["view"]), **rest)
         except (KeyError, TypeError) as error:
-            raise SpecError(f"not a feature spec: {error}") from None
+            raise SpecError(f"not a feature spec: {_words(error)}") from None
 
     @property
     def fingerprint(self) -> str:
@@ -199,12 +197,7 @@ class ExtractSpec:
     overwrite: bool = False  # replace a cache that was made with other settings
 
     def __post_init__(self) -> None:
-        _require(
-            self,
-            batch_size=self.batch_size >= 0,
-            workers=self.workers >= 0,
-            on_error=self.on_error in ("stop", "skip"),
-        )
+        require(self, batch_size=COUNT, workers=COUNT, on_error=one_of("stop", "skip"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,16 +214,16 @@ class SgdSpec:
     seed: int = 0  # of the initial weights and the order of the samples
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self,
-            lr=_positive(self.lr),
-            momentum=0 <= self.momentum < 1,
-            weight_decay=_not_negative(self.weight_decay),
-            epochs=self.epochs >= 1,
-            batch_size=self.batch_size >= 1,
-            step_size=self.step_size >= 1,
-            gamma=_positive(self.gamma),
-            seed=self.seed >= 0,
+            lr=POSITIVE,
+            momentum=BELOW_1,
+            weight_decay=NOT_NEGATIVE,
+            epochs=AT_LEAST_1,
+            batch_size=AT_LEAST_1,
+            step_size=AT_LEAST_1,
+            gamma=POSITIVE,
+            seed=COUNT,
         )
 
     def lr_at(self, epoch: int) -> float:
@@ -244,9 +237,12 @@ class SgdSpec:
         Returns
         -------
         float
-            ``lr * gamma ** (epoch // step_size)``.
+            ``lr * gamma ** (epoch // step_size)``; infinite where that overflows.
         """
-        return self.lr * self.gamma ** (epoch // self.step_size)
+        try:
+            return self.lr * self.gamma ** (epoch // self.step_size)
+        except OverflowError:
+            return math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,11 +256,7 @@ class FinetuneSpec(SgdSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(
-            self,
-            head_lr_mult=_positive(self.head_lr_mult),
-            workers=self.workers >= 0,
-        )
+        require(self, head_lr_mult=POSITIVE, workers=COUNT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,10 +269,9 @@ class LogRegSpec:
     seed: int = 0  # of the held-out part
 
     def __post_init__(self) -> None:
-        _require(
-            self,
-            C=len(self.C) > 0 and all(_positive(c) for c in self.C),
-            holdout=0 < self.holdout < 1,
-            max_iter=self.max_iter >= 1,
-            seed=self.seed >= 0,
-        )
+        require(self, C=each(POSITIVE), holdout=SHARE, max_iter=AT_LEAST_1, seed=COUNT)
+
+
+def _words(error: Exception) -> str:
+    missing = isinstance(error, KeyError)
+    return f"there is no {error.args[0]}" if missing else str(error)

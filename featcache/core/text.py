@@ -11,7 +11,7 @@ def shown(path: bytes | str | os.PathLike[str]) -> str:
     Parameters
     ----------
     path : bytes, str or path
-        Any file name, decoded with surrogateescape or not at all.
+        Any file name, decoded with surrogateescape or not at all; any other text.
 
     Returns
     -------
@@ -23,7 +23,10 @@ def shown(path: bytes | str | os.PathLike[str]) -> str:
     >>> print(shown(b"ants/caf\xe9.jpg"))
     ants/caf\xe9.jpg
     """
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    try:
+        text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # no file name; a file's JSON can say "\\ud800"
+        text = str(path)
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -104,8 +107,8 @@ def size(count: float) -> str:
     >>> size(890_880)
     '891 kB'
     """
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 999.5:
-            break
-        count /= 1000
+    units = iter(("B", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while count >= 999.5 and unit != "TB":
+        count, unit = count / 1000, next(units)
     return f"{count:.3g} {unit}"

@@ -110,9 +110,10 @@ def extract(  # noqa: PLR0913 - the command's options
         After Ctrl-C, when what is done has been kept.
     """
     began = time.perf_counter()
-    source = find_weights(backbone, weights, exif=exif, progress=progress)
+    architecture(backbone)  # a slip of the keys shows before anything is downloaded
     manifest = scan(resolve_data(data, progress=progress))
     progress.say(manifest.describe())
+    source = find_weights(backbone, weights, exif=exif, progress=progress)
     target = default_cache(manifest.root, backbone) if cache is None else Path(cache)
     job = _Job(
         manifest, source, target, spec or ExtractSpec(), precision, dtype, progress

@@ -90,8 +90,7 @@ def finetune(  # noqa: PLR0913 - the command's options
     manifest = scan(resolve_data(data, progress=progress))
     progress.say(manifest.describe())
     name = f"finetune-{manifest.root.resolve().name}-{backbone}"
-    folder = run_folder(name, out)
-    with _kept_if_filled(folder), Threads(spec.workers) as threads:
+    with _new_run(name, out) as folder, Threads(spec.workers) as threads:
         parts = OnlineParts(manifest, source, spec, device, threads, progress)
         return _Run(parts, folder, began).finish()
 
@@ -105,15 +104,18 @@ def _check_settings(spec: FinetuneSpec) -> None:
 
 
 @contextmanager
-def _kept_if_filled(folder: Path) -> Iterator[None]:
-    """Find out now whether files can be written; leave no empty folder behind."""
+def _new_run(name: str, out: str | os.PathLike[str] | None) -> Iterator[Path]:
+    """Make the run's folder and try it now, not hours later; leave no empty one."""
+    existed = out is not None and Path(out).is_dir()
+    folder = run_folder(name, out)
     try:
         with storing(folder), tempfile.TemporaryFile(dir=folder):
             pass
-        yield
+        yield folder
     finally:
-        with suppress(OSError):
-            folder.rmdir()
+        if not existed:
+            with suppress(OSError):  # it is not empty: the run is kept
+                folder.rmdir()
 
 
 @dataclass(eq=False)
@@ -153,15 +155,15 @@ class _Run:
             task = f"epoch {epoch + 1}/{parts.spec.epochs}"
             with parts.reporting(task, parts.images_in(epoch)):
                 record = next(records)
-            best.offer(record)
             self.history.append(record)
+            best.offer(record)
             parts.progress.say(epoch_line(record, parts.spec.epochs))
 
     def interrupted(self, best: "Best") -> Interrupted:
         """Save what there is; return what to tell the user."""
         if best.record is None:
             return Interrupted(
-                "stopped before the first epoch was done; nothing is kept"
+                "stopped before the first epoch was done; nothing was written"
             )
         best.restore()
         # Not measured on the fixed views: whoever stops does not want to wait.

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors import safe_open
+from safetensors.numpy import save
 
 from featcache.core.catalog import architecture
+from featcache.core.checks import SHA256, TEXT, Rule, each, one_of, require
 from featcache.core.digests import array_digest
-from featcache.core.errors import ModelError, SpecError
+from featcache.core.errors import ModelError
 from featcache.core.heads import LinearHead
 from featcache.core.specs import Precision, ViewSpec
 from featcache.core.text import shown
@@ -23,6 +24,7 @@ FORMAT = "featcache-model"
 FORMAT_VERSION = 1
 
 _BACKBONE = "backbone."
+_LONGEST_REASON = 200  # characters
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,14 +98,16 @@ def save_model(model: Model, path: Path) -> None:
         "precision": model.precision,
         "report": dict(model.report),
     }
+    text = json.dumps(description)
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
-        "model": json.dumps(description),
-        "sha256": _digest(tensors),
+        "model": text,
+        "sha256": _digest(text, tensors),
     }
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata)
+        # Not by safetensors itself: what it raises on a full disk is no OSError.
+        temporary.write_bytes(save(tensors, metadata))
 
 
 def open_model(path: Path) -> Model:
@@ -136,18 +140,22 @@ def open_model(path: Path) -> Model:
             metadata = file.metadata() or {}
             _check_format(metadata, path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(f"{shown(path)} is no model file: {error}") from None
-    if _digest(tensors) != metadata.get("sha256"):
-        raise ModelError(
-            f"{shown(path)} is damaged: its tensors do not match their digest"
-        )
+    except ModelError:
+        raise
+    except Exception as error:  # whatever safetensors makes of hostile bytes
+        raise ModelError(f"{shown(path)} is no model file: {_reason(error)}") from error
     try:
+        if _digest(metadata["model"], tensors) != metadata["sha256"]:
+            raise ValueError("its contents do not match their digest")
         return _model(tensors, json.loads(metadata["model"]))
-    except (KeyError, TypeError, ValueError, SpecError) as error:
-        raise ModelError(f"{shown(path)} is damaged: {error}") from error
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        raise ModelError(f"{shown(path)} is damaged: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"there is no {shown(str(error.args[0]))}"
+    return shown(str(error))[:_LONGEST_REASON]
 
 
 def _check_format(metadata: Mapping[str, str], path: Path) -> None:
@@ -156,9 +164,12 @@ def _check_format(metadata: Mapping[str, str], path: Path) -> None:
             f"{shown(path)} is not a model of featcache; as weights of a backbone it "
             "goes to 'featcache extract --weights'"
         )
-    if int(metadata["format_version"]) > FORMAT_VERSION:
+    version = int(metadata.get("format_version", "0"))
+    if version < 1:
+        raise ModelError(f"{shown(path)} is damaged: it has no format version")
+    if version > FORMAT_VERSION:
         raise ModelError(
-            f"{shown(path)} has format version {metadata['format_version']}, this "
+            f"{shown(path)} has format version {version}, this "
             f"featcache reads up to {FORMAT_VERSION}; upgrade featcache"
         )
 
@@ -174,8 +185,10 @@ def _model(
     head = LinearHead(tensors["head.weight"], tensors["head.bias"])
     expected = (len(fields["classes"]), architecture(fields["backbone"]).embed_dim)
     if head.weight.shape != expected or head.bias.shape != expected[:1]:
-        raise ModelError(f"head is {head.weight.shape}, expected {expected}")
-    return Model(
+        raise ValueError(f"its head is {head.weight.shape}, expected {expected}")
+    if any(tensor.dtype != np.float32 for tensor in tensors.values()):
+        raise TypeError("its tensors are not all float32")
+    model = Model(
         head=head,
         classes=tuple(fields["classes"]),
         view=ViewSpec.from_json(fields["view"]),
@@ -186,7 +199,20 @@ def _model(
         report=fields["report"],
         precision=fields["precision"],
     )
+    require(
+        model,
+        classes=each(TEXT),
+        weights_sha256=SHA256,
+        weights=TEXT,
+        report=Rule("a JSON object", lambda v: isinstance(v, dict)),
+        precision=one_of("float32", "bfloat16"),
+    )
+    return model
 
 
-def _digest(tensors: Mapping[str, npt.NDArray[np.float32]]) -> str:
-    return array_digest(*(tensors[name] for name in sorted(tensors))).hex()
+def _digest(text: str, tensors: Mapping[str, npt.NDArray[np.float32]]) -> str:
+    """Return one sha256 over all that a model file says."""
+    names = sorted(tensors)
+    said = json.dumps([text, [[name, tensors[name].shape] for name in names]]).encode()
+    values = (tensors[name] for name in names)
+    return array_digest(np.frombuffer(said, np.uint8), *values).hex()

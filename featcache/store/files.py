@@ -15,7 +15,9 @@ from uuid import uuid4
 from featcache.core.errors import FeatcacheError, StorageError
 from featcache.core.text import shown, size
 
-_NO_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
+_NO_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _UNSUPPORTED = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 _seek_and_write = threading.Lock()
 
@@ -52,8 +54,12 @@ def storing(path: Path) -> Iterator[None]:
 def _remedy(error: OSError) -> str:
     if error.errno in _NO_SPACE:
         return "; make room and run the same command again to go on"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in _FORBIDDEN:
         return "; choose a folder that you may write to"
+    if error.errno == errno.EFBIG:
+        return "; choose a file system that takes files of this size"
+    if error.errno in _NO_LOCKS:
+        return "; choose a folder on a file system that has locks"
     return ""
 
 
@@ -114,7 +120,10 @@ def sync_folder(folder: Path) -> None:
     """
     if os.name == "nt":
         return
-    fd = os.open(folder, os.O_RDONLY)
+    try:
+        fd = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written but not listed
+        return
     try:
         os.fsync(fd)
     except OSError as error:  # some network file systems cannot

@@ -5,10 +5,11 @@ file's length, of the expected dtype and shape, are ever looked at.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -16,9 +17,9 @@ import numpy as np
 from featcache.core.catalog import BACKBONES
 from featcache.core.errors import (
     CacheCorruptError,
+    CacheError,
     CacheMismatchError,
     CacheNotFoundError,
-    SpecError,
     StorageError,
 )
 from featcache.core.specs import FORMAT_VERSION, FeatureSpec
@@ -33,7 +34,9 @@ _MANIFEST_KINDS = {
     "sizes": "<i8",
     "mtimes_ns": "<i8",
 }
-_LONGEST_ATTRIBUTE = 1 << 16
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_LONGEST_ATTRIBUTE = 1 << 16  # bytes
+_LONGEST_REASON = 200  # characters
 
 
 @dataclass(frozen=True)
@@ -98,122 +101,197 @@ def read_header(path: Path) -> Header:
         When it is no cache of ours, or a damaged one.
     CacheMismatchError
         When a newer featcache wrote it.
+    StorageError
+        When it cannot be read.
     """
-    if not path.is_file():
-        raise CacheNotFoundError(
-            f"no cache {shown(path)}; make one with 'featcache extract'"
-        )
+    with open_file(path) as file:
+        return header_of(file, path)
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a cache file for reading.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.h5`` or ``.partial`` file.
+
+    Returns
+    -------
+    binary file
+        To be closed by the caller.
+
+    Raises
+    ------
+    CacheNotFoundError
+        When there is no such file.
+    StorageError
+        When it cannot be read.
+    """
     try:
-        length = path.stat().st_size
-        if not h5py.is_hdf5(path):
-            raise CacheCorruptError(f"{shown(path)} is not an HDF5 file")
-        with h5py.File(path, "r", locking=False) as file:
-            return _read(file, path, length)
-    except PermissionError as error:
+        if path.is_dir():
+            raise CacheNotFoundError(
+                f"{shown(path)} is a folder; a cache is one file in it, NAME.h5"
+            )
+        if not path.is_file():
+            raise CacheNotFoundError(
+                f"no cache {shown(path)}; make one with 'featcache extract'"
+            )
+        return path.open("rb")
+    except CacheNotFoundError:
+        raise
+    except OSError as error:
         raise StorageError(f"cannot read {shown(path)}: {error.strerror}") from error
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, (CacheCorruptError, CacheMismatchError)):
-            raise
-        reason = str(error).split("\n", 1)[0]
+
+
+def header_of(file: BinaryIO, path: Path) -> Header:
+    """Read and check the header of an opened cache file.
+
+    Parameters
+    ----------
+    file : binary file
+        As `open_file` gives it: the header that is read and the rows that are mapped
+        are those of one file, even while its name goes to another.
+    path : Path
+        Its name, for messages.
+
+    Returns
+    -------
+    Header
+        Safe to map the file by.
+
+    Raises
+    ------
+    CacheCorruptError
+        When it is no cache of ours, or a damaged one.
+    CacheMismatchError
+        When a newer featcache wrote it.
+    """
+    if file.read(len(_SIGNATURE)) != _SIGNATURE:
+        raise CacheCorruptError(f"{shown(path)} is not an HDF5 file")
+    try:
+        with h5py.File(file, "r") as opened:
+            return _read(opened, path, os.fstat(file.fileno()).st_size)
+    except CacheError:
+        raise
+    except Exception as error:  # whatever HDF5 makes of hostile bytes
+        reason = shown(str(error).split("\n", 1)[0])[:_LONGEST_REASON]
         raise CacheCorruptError(
-            f"{shown(path)} is damaged ({reason}); delete it and extract again"
+            f"{shown(path)} is damaged ({reason}); delete it and run "
+            "'featcache extract' again"
         ) from error
 
 
 def _read(file: h5py.File, path: Path, length: int) -> Header:
-    if "format" not in file.attrs or _text(file, "format") != FORMAT:
+    if not _is_ours(file):
         raise CacheCorruptError(
             f"{shown(path)} is an HDF5 file, but not a featcache cache"
         )
-    version = int(file.attrs["format_version"])
+    version = _number(file, "format_version")
     if version > FORMAT_VERSION:
         raise CacheMismatchError(
             f"{shown(path)} has format version {version}, this featcache reads up to "
             f"{FORMAT_VERSION}; upgrade featcache"
         )
-    columns = {name: _column(file, name, length) for name in _MANIFEST_KINDS}
-    n, block_rows = columns["labels"].shape[0], int(file.attrs["block_rows"])
-    spec = _spec(file, path)
-    expected = data_columns(n, BACKBONES[spec.backbone].embed_dim, spec.dtype)
-    columns |= {name: _column(file, name, length) for name in expected}
-    _check_shapes(columns, expected, n)
-    return Header(
-        path=path,
-        spec=spec,
-        provenance=json.loads(_text(file, "provenance")),
-        manifest_sha256=_text(file, "manifest_sha256"),
-        block_rows=block_rows,
-        columns=columns,
-        length=length,
-    )
-
-
-def _text(file: h5py.File, name: str) -> str:
-    attribute = file.attrs.get_id(name)
-    if attribute.shape != () or attribute.dtype.kind != "S":
-        raise CacheCorruptError(f"attribute {name} is not a text")
-    if attribute.dtype.itemsize > _LONGEST_ATTRIBUTE:
-        raise CacheCorruptError(f"attribute {name} is too long")
-    return bytes(file.attrs[name]).decode()
-
-
-def _spec(file: h5py.File, path: Path) -> FeatureSpec:
-    try:
-        fields = json.loads(_text(file, "spec"))
-        spec = FeatureSpec.from_json(fields)
-    except SpecError as error:
-        raise CacheCorruptError(f"{shown(path)}: {error}") from error
+    spec = FeatureSpec.from_json(json.loads(_text(file, "spec")))
     if spec.fingerprint != _text(file, "fingerprint"):
-        raise CacheCorruptError(
-            f"{shown(path)} is damaged: its spec does not match its fingerprint"
-        )
+        raise ValueError("its spec does not match its fingerprint")
     if spec.backbone not in BACKBONES:
         raise CacheMismatchError(
             f"{shown(path)} was made with backbone {spec.backbone!r}, which this "
             "featcache does not know; upgrade featcache"
         )
-    return spec
+    block_rows = _number(file, "block_rows")
+    return Header(
+        path=path,
+        spec=spec,
+        provenance=_provenance(file),
+        manifest_sha256=_text(file, "manifest_sha256"),
+        block_rows=block_rows,
+        columns=_columns(file, spec, block_rows, length),
+        length=length,
+    )
+
+
+def _is_ours(file: h5py.File) -> bool:
+    try:
+        return _text(file, "format") == FORMAT
+    except (KeyError, TypeError, ValueError):  # none, or one of another kind
+        return False
+
+
+def _text(file: h5py.File, name: str) -> str:
+    attribute = file.attrs.get_id(name)
+    if attribute.shape != () or attribute.dtype.kind != "S":
+        raise ValueError(f"attribute {name} is not a text")
+    if attribute.dtype.itemsize > _LONGEST_ATTRIBUTE:
+        raise ValueError(f"attribute {name} is too long")
+    return bytes(file.attrs[name]).decode()
+
+
+def _number(file: h5py.File, name: str) -> int:
+    attribute = file.attrs.get_id(name)
+    if attribute.shape != () or attribute.dtype.kind not in "iu":
+        raise ValueError(f"attribute {name} is not a whole number")
+    value = int(file.attrs[name])
+    if value < 1:
+        raise ValueError(f"attribute {name} is {value}")
+    return value
+
+
+def _provenance(file: h5py.File) -> Mapping[str, Any]:
+    """Return the provenance; what other code reads of it has the type it expects."""
+    fields = json.loads(_text(file, "provenance"))
+    if not isinstance(fields, dict):
+        raise TypeError("its provenance is no JSON object")
+    for name, kind in {"began_ns": int, "weights": dict}.items():
+        if not isinstance(fields.get(name, kind()), kind):
+            raise TypeError(f"{name} of its provenance is {fields[name]!r}")
+    return fields
+
+
+def _columns(
+    file: h5py.File, spec: FeatureSpec, block_rows: int, length: int
+) -> dict[str, Column]:
+    columns = {name: _column(file, name, length) for name in _MANIFEST_KINDS}
+    shape = columns["labels"].shape
+    for name, kind in _MANIFEST_KINDS.items():
+        column = columns[name]
+        fits = column.dtype.kind == "S" if kind == "S" else column.dtype.str == kind
+        rows_fit = name == "classes" or column.shape == shape
+        if not (fits and rows_fit and len(column.shape) == 1):
+            raise ValueError(f"{name} is {column.dtype} {column.shape}")
+    embed_dim = BACKBONES[spec.backbone].embed_dim
+    expected = data_columns(shape[0], embed_dim, spec.dtype, block_rows)
+    for name, (wanted, kind) in expected.items():
+        column = columns[name] = _column(file, name, length)
+        if column.shape != wanted or column.dtype != np.dtype(kind):
+            raise ValueError(
+                f"{name} is {column.dtype} {column.shape}, expected {kind} {wanted}"
+            )
+    return columns
 
 
 def _column(file: h5py.File, name: str, length: int) -> Column:
     link = file.get(name, getlink=True)
+    if link is None:
+        raise ValueError(f"there is no {name}")
     if not isinstance(link, h5py.HardLink):
-        raise CacheCorruptError(f"{name} is a {type(link).__name__}, not a dataset")
+        raise TypeError(f"{name} is a {type(link).__name__}, not a dataset")
     dataset = file[name]
     if not isinstance(dataset, h5py.Dataset):
-        raise CacheCorruptError(f"{name} is not a dataset")
+        raise TypeError(f"{name} is not a dataset")
     plist = dataset.id.get_create_plist()
-    offset = dataset.id.get_offset()
     plain = plist.get_layout() == h5py.h5d.CONTIGUOUS and plist.get_nfilters() == 0
+    offset = dataset.id.get_offset()  # None where nothing is stored
     if not plain or plist.get_external_count() or offset is None:
-        raise CacheCorruptError(f"{name} does not lie in the file as plain bytes")
+        raise ValueError(f"{name} does not lie in the file as plain bytes")
     if dataset.dtype.hasobject:
-        raise CacheCorruptError(f"{name} holds values of variable length")
+        raise TypeError(f"{name} holds values of variable length")
     column = Column(offset, dataset.dtype, dataset.shape)
     if column.offset + column.nbytes > length:
-        raise CacheCorruptError(
+        raise ValueError(
             f"{name} ends at byte {column.offset + column.nbytes:,} "
             f"but the file has {length:,}: it was cut off"
         )
     return column
-
-
-def _check_shapes(
-    columns: Mapping[str, Column],
-    expected: Mapping[str, tuple[tuple[int, ...], str]],
-    n: int,
-) -> None:
-    for name, kind in _MANIFEST_KINDS.items():
-        column = columns[name]
-        fits = column.dtype.kind == "S" if kind == "S" else column.dtype.str == kind
-        rows_fit = len(column.shape) == 1 and (
-            name == "classes" or column.shape[0] == n
-        )
-        if not (fits and rows_fit and n > 0 and column.shape[0] > 0):
-            raise CacheCorruptError(f"{name} has dtype {column.dtype}, {column.shape}")
-    for name, (shape, kind) in expected.items():
-        column = columns[name]
-        if column.shape != shape or column.dtype != np.dtype(kind):
-            raise CacheCorruptError(
-                f"{name} is {column.dtype} {column.shape}, expected {kind} {shape}"
-            )

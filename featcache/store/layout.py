@@ -67,7 +67,7 @@ class Skeleton:
 
 
 def data_columns(
-    n: int, embed_dim: int, dtype: str
+    n: int, embed_dim: int, dtype: str, block_rows: int
 ) -> dict[str, tuple[tuple[int, ...], str]]:
     """Return shape and dtype of the datasets that extraction fills.
 
@@ -79,17 +79,18 @@ def data_columns(
         D.
     dtype : str
         Of the features.
+    block_rows : int
+        Rows of a block.
 
     Returns
     -------
     dict of str to (shape, dtype)
-        By dataset name.
+        By dataset name; the journal has one row for each block.
     """
-    blocks = -(-n // block_rows(n))
     return {
         "digests": ((n, DIGEST), "u1"),
         "status": ((n,), "u1"),
-        "journal": ((blocks, DIGEST), "u1"),
+        "journal": ((-(-n // block_rows), DIGEST), "u1"),
         "features": ((n, embed_dim), np.dtype(dtype).newbyteorder("<").str),
     }
 
@@ -121,9 +122,11 @@ def compose(
     n = len(manifest["labels"])
     sparse = _SparseFile()
     shapes = {k: (a.shape, a.dtype.str) for k, a in manifest.items()}
-    shapes |= data_columns(n, embed_dim, spec.dtype)
+    shapes |= data_columns(n, embed_dim, spec.dtype, block_rows(n))
+    features = n * embed_dim * np.dtype(spec.dtype).itemsize
+    threshold = min(ALIGNMENT, features)  # what is as large as they are is aligned
     with h5py.File(
-        sparse, "w", alignment_threshold=ALIGNMENT, alignment_interval=ALIGNMENT
+        sparse, "w", alignment_threshold=threshold, alignment_interval=ALIGNMENT
     ) as file:
         _write_attributes(file, spec, manifest, provenance)
         columns = {k: _declare(file, k, *v) for k, v in shapes.items()}

@@ -65,13 +65,17 @@ def _acquire(path: Path) -> int | None:
     """Return a locked descriptor of the file that lies at path now, or None."""
     while True:
         fd = os.open(path, _FLAGS, 0o666)
-        if not _try_lock(fd):
-            os.close(fd)
-            return None
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(fd), path.stat()):
+        kept = False
+        try:
+            if not _try_lock(fd):
+                return None
+            with suppress(FileNotFoundError):
+                kept = os.path.samestat(os.fstat(fd), path.stat())
+            if kept:
                 return fd
-        os.close(fd)  # the last holder removed the name between open and lock
+        finally:
+            if not kept:  # or the last holder removed the name before the lock
+                os.close(fd)
 
 
 def _try_lock(fd: int) -> bool:
@@ -101,7 +105,7 @@ def _sign(fd: int) -> None:
 def _holder(path: Path) -> str:
     try:
         holder = json.loads(path.read_bytes())
-        return (
+        return shown(
             f"process {holder['pid']} on {holder['host']}, "
             f"which began at {holder['since']}"
         )

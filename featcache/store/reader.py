@@ -1,19 +1,19 @@
 """Reading a cache: memory-mapped columns, features by split, digests checked."""
 
-import hashlib
 import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.core.blocks import Block, plan_blocks
-from featcache.core.errors import CacheCorruptError, SpecError
+from featcache.core.digests import array_digest
+from featcache.core.errors import CacheCorruptError, SpecError, StorageError
 from featcache.core.features import Features
 from featcache.core.manifest import SPLITS
 from featcache.core.metrics import Labels
@@ -21,7 +21,7 @@ from featcache.core.reports import ExtractReport
 from featcache.core.specs import FeatureSpec
 from featcache.core.status import Status
 from featcache.core.text import plural, shown
-from featcache.store.header import Header, read_header
+from featcache.store.header import Header, header_of, open_file
 from featcache.store.layout import manifest_digest
 
 CHECKED_ON_OPEN = 256 << 20  # bytes; larger caches are checked by verify alone
@@ -48,6 +48,8 @@ class FeatureCache:
         When it is no cache of ours, or its header is damaged.
     CacheMismatchError
         When a newer featcache wrote it.
+    StorageError
+        When it cannot be read.
 
     Examples
     --------
@@ -59,13 +61,11 @@ class FeatureCache:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self.header: Header = read_header(self.path)
         self.report: ExtractReport | None = None
         """What `extract` did, where it made this object."""
-        with self.path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size != self.header.length:
-                raise CacheCorruptError(f"{shown(path)} changed while it was opened")
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        with open_file(self.path) as file:
+            self.header: Header = header_of(file, self.path)
+            self._map = _mapped(file, self.header)
         self.columns: Mapping[str, npt.NDArray[Any]] = {
             name: np.ndarray(c.shape, c.dtype, self._map, c.offset)
             for name, c in self.header.columns.items()
@@ -196,7 +196,7 @@ class FeatureCache:
         bool
             False for a block that was never finished, too.
         """
-        digest = block_digest(*(self.columns[c][block.rows] for c in _BLOCK_COLUMNS))
+        digest = array_digest(*(self.columns[c][block.rows] for c in _BLOCK_COLUMNS))
         return bool(digest == self.columns["journal"][block.index].tobytes())
 
     def manifest_sound(self) -> bool:
@@ -220,6 +220,34 @@ class FeatureCache:
         names = ("classes", "paths", "labels", "splits", "sizes", "mtimes_ns")
         return {name: self.columns[name] for name in names}
 
+    def check_values(self) -> None:
+        """Refuse labels, splits and states that cannot be.
+
+        Raises
+        ------
+        CacheCorruptError
+            When one is out of bounds, or a row was never computed.
+        """
+        tops = {
+            "labels": len(self.columns["classes"]) - 1,
+            "splits": len(SPLITS) - 1,
+            "status": max(Status),
+        }
+        for name, top in tops.items():
+            low, high = int(self.columns[name].min()), int(self.columns[name].max())
+            if low < 0 or high > top:
+                raise CacheCorruptError(
+                    f"{shown(self.path)} is damaged: its {name} go from {low} to "
+                    f"{high}, not from 0 to {top}; delete it and run "
+                    "'featcache extract' again"
+                )
+        pending = int((self.status == Status.PENDING).sum())
+        if pending:
+            raise CacheCorruptError(
+                f"{shown(self.path)} is not complete: {plural(pending, 'row')} "
+                "were never computed; run 'featcache extract' to go on"
+            )
+
     def check(self, advance: Callable[[int], None] = lambda _: None) -> None:
         """Check every digest and refuse a cache that is damaged.
 
@@ -238,6 +266,7 @@ class FeatureCache:
                 f"{shown(self.path)} is damaged: its paths or labels do not match "
                 "their digest; delete it and run 'featcache extract' again"
             )
+        self.check_values()
         bad: list[Block] = []
         for block in self.blocks():
             if not self.sound(block):
@@ -252,36 +281,18 @@ class FeatureCache:
             )
 
 
-def block_digest(
-    features: npt.NDArray[Any], digests: npt.NDArray[Any], status: npt.NDArray[Any]
-) -> bytes:
-    """Return the digest of a block that the journal holds.
-
-    Parameters
-    ----------
-    features : ndarray, shape (b, D)
-        As stored.
-    digests : ndarray of uint8, shape (b, 32)
-        Of the image files.
-    status : ndarray of uint8, shape (b,)
-        `Status`.
-
-    Returns
-    -------
-    bytes
-        sha256 over the three, 32 bytes.
-    """
-    digest = hashlib.sha256()
-    for column in (features, digests, status):
-        digest.update(np.ascontiguousarray(column).view(np.uint8).data)
-    return digest.digest()
+def _mapped(file: BinaryIO, header: Header) -> mmap.mmap:
+    try:
+        return mmap.mmap(file.fileno(), header.length, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:  # ValueError: cut off a moment ago
+        raise StorageError(f"cannot map {shown(header.path)}: {error}") from error
 
 
 def open_cache(path: str | os.PathLike[str]) -> FeatureCache:
     """Open a complete cache.
 
     Every digest is checked while the file is at most 256 MiB; above that the header
-    and the bounds only, and ``featcache verify`` checks the rest.
+    and the values only, and ``featcache verify`` checks the rest.
 
     Parameters
     ----------
@@ -301,8 +312,12 @@ def open_cache(path: str | os.PathLike[str]) -> FeatureCache:
         When it is no cache of ours, or is damaged.
     CacheMismatchError
         When a newer featcache wrote it.
+    StorageError
+        When it cannot be read.
     """
     cache = FeatureCache(Path(path))
     if cache.header.length <= CHECKED_ON_OPEN:
         cache.check()
+    else:
+        cache.check_values()
     return cache

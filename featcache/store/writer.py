@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.core.blocks import Block
+from featcache.core.digests import array_digest
 from featcache.core.errors import CacheCorruptError
 from featcache.core.specs import FeatureSpec
 from featcache.core.text import shown
@@ -26,7 +27,6 @@ from featcache.store.files import (
 )
 from featcache.store.header import read_header
 from featcache.store.layout import compose
-from featcache.store.reader import block_digest
 
 _FLAGS = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
@@ -167,15 +167,28 @@ class CacheWriter:
         ------
         StorageError
             When the disk is full or fails.
+        ValueError
+            When the arrays are not the block's: they would overwrite others.
         """
-        rows = {"features": features, "digests": digests, "status": status}
+        given = {"features": features, "digests": digests, "status": status}
+        rows = {name: self._rows(name, block, v) for name, v in given.items()}
         with storing(self.path):
             for name, values in rows.items():
-                column = self.header.columns[name]
-                data = np.ascontiguousarray(values, column.dtype).view(np.uint8).data
-                write_at(self._fd, data, column.row_offset(block.start))
+                offset = self.header.columns[name].row_offset(block.start)
+                write_at(self._fd, values.view(np.uint8).data, offset)
             journal = self.header.columns["journal"].row_offset(block.index)
-            write_at(self._fd, block_digest(features, digests, status), journal)
+            write_at(self._fd, array_digest(*rows.values()), journal)
+
+    def _rows(
+        self, name: str, block: Block, values: npt.NDArray[Any]
+    ) -> npt.NDArray[Any]:
+        column = self.header.columns[name]
+        shape = (block.size, *column.shape[1:])
+        if values.shape != shape or block.stop > self.header.rows:
+            raise ValueError(
+                f"{name} of block {block.index} are {values.shape}, expected {shape}"
+            )
+        return np.ascontiguousarray(values, column.dtype)
 
     def finish(self, target: Path) -> None:
         """Make the file durable and give it its final name.
@@ -192,13 +205,17 @@ class CacheWriter:
         StorageError
             When the disk fails.
         """
-        journal = self.header.columns["journal"]
         with storing(target):
-            os.lseek(self._fd, journal.offset, os.SEEK_SET)
-            lines = np.frombuffer(os.read(self._fd, journal.nbytes), np.uint8)
-            if not lines.reshape(journal.shape).any(axis=1).all():
+            if not self._journal().any(axis=1).all():
                 raise CacheCorruptError(f"{shown(self.path)} still lacks blocks")
             os.fsync(self._fd)
             self._close()  # Windows does not rename a file that is open
             self.path.replace(target)
             sync_folder(target.parent)
+
+    def _journal(self) -> npt.NDArray[np.uint8]:
+        column = self.header.columns["journal"]
+        with open(self._fd, "rb", closefd=False) as file:
+            file.seek(column.offset)
+            lines = np.frombuffer(file.read(column.nbytes), np.uint8)
+        return lines.reshape(column.shape)

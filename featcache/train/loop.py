@@ -184,9 +184,9 @@ class Best:
             Of the epoch that gave these weights.
         """
         if self.record is None or selection_key(record) > selection_key(self.record):
-            self.record = record
             state = self._network.state_dict()
-            self._kept = {k: v.detach().to("cpu", copy=True) for k, v in state.items()}
+            kept = {k: v.detach().to("cpu", copy=True) for k, v in state.items()}
+            self.record, self._kept = record, kept
 
     def restore(self) -> None:
         """Put the best weights back into the network."""

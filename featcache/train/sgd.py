@@ -63,7 +63,8 @@ def fit_sgd(
         began = time.perf_counter()
         lr = spec.lr_at(epoch)
         order = epoch_order(len(y), seed=spec.seed, epoch=epoch)
-        loss, correct = optimizer.run_epoch(X[order], y[order], lr)
+        with np.errstate(over="ignore", invalid="ignore"):  # it is an error below
+            loss, correct = optimizer.run_epoch(X[order], y[order], lr)
         if not np.isfinite(loss):
             raise TrainingError(
                 f"the loss stopped being finite in epoch {epoch + 1} with lr {lr:g}; "

@@ -1,4 +1,4 @@
-"""The commands: parse, call a stage, render.
+"""The commands that make something: extract, fit-head, finetune.
 
 Stages are imported inside the commands, so that help and completion stay instant.
 """
@@ -19,16 +19,9 @@ from featcache.cli.options import (
     out_option,
     sgd_options,
     weights_option,
-    where_option,
 )
 from featcache.cli.progress import Terminal
-from featcache.cli.render import (
-    percent,
-    print_bad_images,
-    print_confusion,
-    print_fields,
-    print_json,
-)
+from featcache.cli.render import percent, print_bad_images, print_fields, print_json
 from featcache.core.reports import TrainReport
 from featcache.core.specs import (
     ExtractSpec,
@@ -37,7 +30,7 @@ from featcache.core.specs import (
     LogRegSpec,
     SgdSpec,
 )
-from featcache.core.text import plural, shown, size
+from featcache.core.text import plural, shown
 
 
 @click.command()
@@ -254,124 +247,6 @@ def finetune(
     _show_training(result.report, as_json=as_json)
 
 
-@click.command()
-@click.argument("model", type=FILE)
-@click.argument("images", type=FILE, nargs=-1, required=True)
-@where_option
-@device_option
-@json_option
-@click.pass_context
-def predict(
-    ctx: click.Context,
-    /,
-    model: Path,
-    images: tuple[Path, ...],
-    weights: str | None,
-    device: str,
-    as_json: bool,
-) -> None:
-    """Classify images: one line each, with the class and its probability.
-
-    MODEL is a model file or the folder of a run; IMAGES are files and folders.
-    """
-    from featcache.stages.prediction import predict as run
-
-    result = run(model, images, weights=weights, device=device, progress=Terminal())
-    if as_json:
-        print_json([vars(p) for p in result.predictions])
-    else:
-        for p in result.predictions:
-            click.echo(f"{p.path}\t{p.label}\t{p.probability:.4f}")
-    print_bad_images(result.bad_images)
-    if result.bad_images:
-        ctx.exit(1)
-
-
-@click.command()
-@click.argument("model", type=FILE)
-@click.argument("data")
-@click.option(
-    "--split",
-    type=click.Choice(["train", "val", "test"]),
-    default="val",
-    show_default=True,
-    help="Which part of the data.",
-)
-@where_option
-@device_option
-@json_option
-def evaluate(
-    model: Path, data: str, split: str, weights: str | None, device: str, as_json: bool
-) -> None:
-    """Measure a model on labelled images or a cache.
-
-    DATA is a folder, a known data set, or a cache that the model's backbone made.
-    """
-    from featcache.stages.evaluation import evaluate as run
-
-    report = run(
-        model, data, split=split, weights=weights, device=device, progress=Terminal()
-    )
-    print_bad_images(report.bad_images)
-    if as_json:
-        print_json(report.to_json())
-        return
-    print_fields(
-        {
-            "images": f"{report.images:,} of split {report.split}"
-            + (f", {report.skipped:,} skipped" if report.skipped else ""),
-            "accuracy": percent(report.accuracy),
-            "mean per-class recall": percent(report.mean_per_class_recall),
-            "log loss": f"{report.log_loss:.4f}",
-        }
-    )
-    print_confusion(report.confusion, report.classes)
-
-
-@click.command()
-@click.argument("cache", type=FILE)
-@json_option
-def verify(cache: Path, as_json: bool) -> None:
-    """Check every digest of a cache."""
-    from featcache.stages.inspection import verify as run
-
-    report = run(cache, progress=Terminal())
-    if as_json:
-        print_json(report.to_json())
-        return
-    click.echo(
-        f"{shown(cache)}: {plural(report.rows, 'row')} in "
-        f"{plural(report.blocks, 'block')} match their digests "
-        f"({size(report.bytes)} in {report.seconds:.2f} s)"
-    )
-
-
-@click.command()
-@click.argument("file", type=FILE)
-@json_option
-def info(file: Path, as_json: bool) -> None:
-    """Say what is in a cache or a model."""
-    from featcache.stages.inspection import describe
-
-    described = describe(file)
-    if as_json:
-        print_json(described)
-    else:
-        print_fields(dict(_flat(described)))
-
-
-def _flat(fields: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:
-    rows: list[tuple[str, object]] = []
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            rows += _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, list):
-            rows.append((f"{prefix}{name}", ", ".join(map(str, value))))
-        else:
-            rows.append((f"{prefix}{name}", value))
-    return rows
-
-
 def _refuse_others(ctx: click.Context, names: set[str], option: str) -> None:
     """Refuse options that were given but would do nothing."""
     for param in ctx.command.params:
@@ -397,6 +272,3 @@ def _show_training(report: TrainReport, *, as_json: bool) -> None:
     if report.test_accuracy is not None:
         rows["test accuracy"] = percent(report.test_accuracy)
     print_fields(rows)
-
-
-COMMANDS = (extract, fit_head, finetune, predict, evaluate, verify, info)
