@@ -240,7 +240,8 @@ class _Job:
     def begin(self, wanted: FeatureSpec) -> None:
         """Create the unfinished cache, with all of its space."""
         weights = {"source": self.source.name, "key": self.source.key}
-        provenance = describe_run(data=shown(self.manifest.root), weights=weights)
+        data = shown(self.manifest.root.absolute())
+        provenance = describe_run("began", data=data, weights=weights)
         columns = self.manifest.columns()
         embed_dim = architecture(self.source.backbone).embed_dim
         create(self.partial, wanted, columns, embed_dim, provenance)

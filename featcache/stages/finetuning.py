@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featcache.core.catalog import DEFAULT_BACKBONE, IMAGENET
+from featcache.core.catalog import DEFAULT_BACKBONE, IMAGENET, architecture
 from featcache.core.errors import Interrupted, SpecError
 from featcache.core.progress import SILENT, Progress
 from featcache.core.reports import EpochRecord, TrainReport
@@ -80,15 +80,18 @@ def finetune(  # noqa: PLR0913 - the command's options
     Interrupted
         After Ctrl-C; if an epoch was complete, the best weights so far are kept.
     """
+    from featcache.vision.forward import pick_device
     from featcache.vision.loaders import Threads
 
     began = time.perf_counter()
     spec = spec or FinetuneSpec()
     _check_settings(spec)
     start = RANDOM if spec.from_scratch else weights
-    source = find_weights(backbone, start, exif=exif, seed=spec.seed, progress=progress)
+    architecture(backbone)  # slips of the keys show before anything is downloaded
+    pick_device(device)
     manifest = scan(resolve_data(data, progress=progress))
     progress.say(manifest.describe())
+    source = find_weights(backbone, start, exif=exif, seed=spec.seed, progress=progress)
     name = f"finetune-{manifest.root.resolve().name}-{backbone}"
     with _new_run(name, out) as folder, Threads(spec.workers) as threads:
         parts = OnlineParts(manifest, source, spec, device, threads, progress)

@@ -18,24 +18,26 @@ _PACKAGES = (
 )
 
 
-def describe_run(**details: Any) -> Mapping[str, Any]:  # noqa: ANN401 - JSON data
+def describe_run(moment: str, **details: Any) -> Mapping[str, Any]:  # noqa: ANN401
     """Return the provenance of what is being made now.
 
     Parameters
     ----------
+    moment : str
+        What happens now: ``began`` or ``ended``.
     **details
         What the caller adds: JSON data.
 
     Returns
     -------
     mapping
-        Time (``began_ns``: nanoseconds since 1970, UTC), versions, platform, details.
+        Time (``MOMENT_ns``: nanoseconds since 1970, UTC), versions, platform, details.
     """
     now = time.time_ns()
-    began = datetime.fromtimestamp(now / 1e9, UTC).isoformat(timespec="seconds")
+    text = datetime.fromtimestamp(now / 1e9, UTC).isoformat(timespec="seconds")
     return {
-        "began": began,
-        "began_ns": now,
+        moment: text,
+        f"{moment}_ns": now,
         "host": platform.node(),
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),

@@ -85,7 +85,7 @@ def save_run(
     report = replace(report, model=folder / MODEL_FILE)
     described = {**report.to_json(), "settings": dict(settings)}
     save_model(replace(model, report=described), report.model)
-    text = json.dumps({**described, "provenance": describe_run()}, indent=2)
+    text = json.dumps({**described, "provenance": describe_run("ended")}, indent=2)
     with replacing(folder / "report.json") as temporary:
         temporary.write_text(text + "\n", "utf-8")
     with replacing(folder / "history.csv") as temporary:

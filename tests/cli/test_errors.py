@@ -1,4 +1,4 @@
-"""What a user can get wrong: exit code 1, one line that says what to do, no traceback."""
+"""What a user can get wrong: exit code 1, one line with what to do, no traceback."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def extracting(fails, photos):
 
 def test_missing_folder(fails):
     """A path that is not there is named, and what would do instead."""
-    assert "./nothing" in fails("extract", "./nothing")
+    assert "there is no folder nothing" in fails("extract", "./nothing")
     line = fails("extract", "hymenopterra")
     assert "did you mean 'hymenoptera'?" in line
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -65,14 +66,12 @@ def test_two_runs_never_share_a_folder(cache):
 
 
 def test_the_newest_cache_is_the_default(tmp_path):
-    """Without a file, the .h5 completed last is taken; without any, extract is named."""
+    """The .h5 completed last is taken; where there is none, extract is named."""
     with pytest.raises(CacheNotFoundError, match="make one with 'featcache extract'"):
         featcache.fit_head()
     (tmp_path / "cache").mkdir()
     for name in ("a.h5", "b.h5", "c.h5.partial"):
         (tmp_path / "cache" / name).touch()
-    import os
-
     os.utime(tmp_path / "cache" / "a.h5", (2e9, 2e9))
     assert newest_cache().name == "a.h5"
 
@@ -101,7 +100,7 @@ def test_skipped_images_are_counted_and_take_no_part(photos, tmp_path):
         featcache.fit_head(cache)
 
 
-def test_a_cache_of_another_backbone_is_refused_by_name(cache, shared_photos, tmp_path):
+def test_a_cache_of_another_backbone_is_refused(cache, shared_photos, tmp_path):
     """evaluate compares the identity of cache and model."""
     fitted = featcache.fit_head(cache, SgdSpec(epochs=1))
     other = featcache.extract(
