@@ -60,7 +60,7 @@ class ExtractReport(Report):
     classes: int
     fingerprint: str
     seconds: float
-    images_per_second: float  # of the computed ones
+    images_per_second: float  # computed, from the first image to the last
     bad_images: tuple[BadImage, ...] = ()
 
 

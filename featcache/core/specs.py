@@ -27,6 +27,7 @@ from featcache.core.checks import (
 )
 from featcache.core.errors import SpecError
 from featcache.core.fingerprint import fingerprint
+from featcache.core.text import shown
 
 Precision = Literal["float32", "bfloat16"]
 FeatureDtype = Literal["float32", "float16"]
@@ -174,8 +175,9 @@ class FeatureSpec:
             When the fields are not those of a feature spec.
         """
         try:
-            rest = {k: fields[k] for k in fields if k not in ("format_version", "view")}
-            return cls(view=ViewSpec.from_json(fields["view"]), **rest)
+            rest = {**fields}
+            rest.pop("format_version", None)
+            return cls(view=ViewSpec.from_json(rest.pop("view")), **rest)
         except (KeyError, TypeError) as error:
             raise SpecError(f"not a feature spec: {_words(error)}") from None
 
@@ -274,4 +276,4 @@ class LogRegSpec:
 
 def _words(error: Exception) -> str:
     missing = isinstance(error, KeyError)
-    return f"there is no {error.args[0]}" if missing else str(error)
+    return shown(f"there is no {error.args[0]}" if missing else str(error))

@@ -120,7 +120,9 @@ def extract(  # noqa: PLR0913 - the command's options
     )
     computed = job.run()
     result = open_cache(target)
-    result.report = _report(result, computed, time.perf_counter() - began)
+    result.report = _report(
+        result, computed, job.working_seconds, time.perf_counter() - began
+    )
     return result
 
 
@@ -154,6 +156,7 @@ class _Job:
     dtype: FeatureDtype
     progress: Progress
     state: "State | None" = None  # the backbone's tensors, once they are read
+    working_seconds: float = 0.0  # from the first image to the last
 
     @property
     def partial(self) -> Path:
@@ -177,11 +180,12 @@ class _Job:
                 case "refuse partial":
                     raise mismatch(read_header(self.partial), wanted)
                 case "resume":
-                    return self.fill([found], begun.cache)
+                    return self.fill(self.extractor(), [found], begun.cache)
                 case "extract":
+                    extractor = self.extractor()  # before anything is written
                     sources = [found, begun, self.set_aside(begun, wanted)]
                     self.begin(wanted)
-                    return self.fill(sources, None)
+                    return self.fill(extractor, sources, None)
 
     def examine(
         self, path: Path, wanted: FeatureSpec, *, lenient: bool = False
@@ -246,7 +250,12 @@ class _Job:
         embed_dim = architecture(self.source.backbone).embed_dim
         create(self.partial, wanted, columns, embed_dim, provenance)
 
-    def fill(self, found: Sequence[Found], begun: FeatureCache | None) -> int:
+    def fill(
+        self,
+        extractor: "Extractor",
+        found: Sequence[Found],
+        begun: FeatureCache | None,
+    ) -> int:
         """Compute what is missing and give the cache its final name."""
         from featcache.stages.filling import Filler, Tally, unfinished
         from featcache.vision.pipeline import run_blocks
@@ -258,9 +267,7 @@ class _Job:
         with CacheWriter(self.partial) as writer:
             blocks = plan_blocks(len(self.manifest), writer.header.block_rows)
             todo = unfinished(blocks, begun)
-            filler = Filler(
-                self.manifest, writer, self.extractor(), reuse, begun, tally
-            )
+            filler = Filler(self.manifest, writer, extractor, reuse, begun, tally)
             with self.reporting(todo):
                 run_blocks(todo, filler, self.workers())
             if tally.bad and self.how.on_error == "stop":
@@ -280,6 +287,7 @@ class _Job:
         images = len(self.manifest)
         before = images - sum(block.size for block in todo)
         self.progress.begin("extract", images, unit="image", done=before)
+        began = time.perf_counter()
         try:
             yield
         except KeyboardInterrupt:
@@ -288,6 +296,7 @@ class _Job:
                 "command again to go on"
             ) from None
         finally:
+            self.working_seconds = time.perf_counter() - began
             self.progress.end()
 
     def extractor(self) -> "Extractor":
@@ -307,7 +316,9 @@ class _Job:
         return self.how.workers or cores()
 
 
-def _report(cache: FeatureCache, computed: int, seconds: float) -> ExtractReport:
+def _report(
+    cache: FeatureCache, computed: int, working: float, seconds: float
+) -> ExtractReport:
     images, skipped = len(cache), cache.skipped
     bad = np.flatnonzero(cache.status != Status.OK).tolist()
     return ExtractReport(
@@ -320,7 +331,7 @@ def _report(cache: FeatureCache, computed: int, seconds: float) -> ExtractReport
         classes=len(cache.classes),
         fingerprint=cache.fingerprint,
         seconds=round(seconds, 3),
-        images_per_second=round(computed / seconds, 1),
+        images_per_second=round(computed / working, 1) if computed else 0.0,
         bad_images=tuple(_bad_image(cache, row) for row in bad),
     )
 

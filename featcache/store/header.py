@@ -27,9 +27,9 @@ from featcache.core.text import shown
 from featcache.store.layout import FORMAT, Column, data_columns
 
 _MANIFEST_KINDS = {
+    "labels": "<i4",  # first: the others are as long as it is
     "classes": "S",
     "paths": "S",
-    "labels": "<i4",
     "splits": "|u1",
     "sizes": "<i8",
     "mtimes_ns": "<i8",

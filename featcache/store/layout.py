@@ -126,7 +126,11 @@ def compose(
     features = n * embed_dim * np.dtype(spec.dtype).itemsize
     threshold = min(ALIGNMENT, features)  # what is as large as they are is aligned
     with h5py.File(
-        sparse, "w", alignment_threshold=threshold, alignment_interval=ALIGNMENT
+        sparse,
+        "w",
+        libver="v108",  # the first with checksums of its headers; h5py's default varies
+        alignment_threshold=threshold,
+        alignment_interval=ALIGNMENT,
     ) as file:
         _write_attributes(file, spec, manifest, provenance)
         columns = {k: _declare(file, k, *v) for k, v in shapes.items()}
@@ -223,6 +227,9 @@ class _SparseFile(io.RawIOBase):
 
     def truncate(self, size: int | None = None) -> int:
         self.length = self._position if size is None else size
+        for number, page in self._pages.items():  # what is cut off reads as zeros
+            kept = max(0, self.length - number * _PAGE)
+            page[kept:] = bytes(len(page[kept:]))
         return self.length
 
     def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - typeshed's Buffer is 3.12
@@ -240,7 +247,8 @@ class _SparseFile(io.RawIOBase):
             page = self._pages.setdefault(number, bytearray(_PAGE))
             page[start : start + size] = view[at : at + size]
         self._position += len(view)
-        self.length = max(self.length, self._position)
+        if view:
+            self.length = max(self.length, self._position)
         return len(view)
 
     def _spans(self, count: int) -> list[tuple[int, int, int, int]]:

@@ -66,8 +66,10 @@ class FeatureCache:
         with open_file(self.path) as file:
             self.header: Header = header_of(file, self.path)
             self._map = _mapped(file, self.header)
+        # Unlike np.ndarray(buffer=...), this keeps the map open while it is in use.
+        data = np.frombuffer(self._map, np.uint8)
         self.columns: Mapping[str, npt.NDArray[Any]] = {
-            name: np.ndarray(c.shape, c.dtype, self._map, c.offset)
+            name: data[c.offset : c.offset + c.nbytes].view(c.dtype).reshape(c.shape)
             for name, c in self.header.columns.items()
         }
 
@@ -244,8 +246,9 @@ class FeatureCache:
         pending = int((self.status == Status.PENDING).sum())
         if pending:
             raise CacheCorruptError(
-                f"{shown(self.path)} is not complete: {plural(pending, 'row')} "
-                "were never computed; run 'featcache extract' to go on"
+                f"{shown(self.path)} is damaged or was never finished: "
+                f"{plural(pending, 'row')} not computed; delete it and run "
+                "'featcache extract' again"
             )
 
     def check(self, advance: Callable[[int], None] = lambda _: None) -> None:
