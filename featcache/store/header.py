@@ -4,6 +4,7 @@ Only datasets that lie in the file itself, contiguous and unfiltered, within the
 file's length, of the expected dtype and shape, are ever looked at.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -241,7 +242,10 @@ def _number(file: h5py.File, name: str) -> int:
 
 def _provenance(file: h5py.File) -> Mapping[str, Any]:
     """Return the provenance; what other code reads of it has the type it expects."""
-    fields = json.loads(_text(file, "provenance"))
+    text = _text(file, "provenance")
+    if hashlib.sha256(text.encode()).hexdigest() != _text(file, "provenance_sha256"):
+        raise ValueError("its provenance does not match its digest")
+    fields = json.loads(text)
     if not isinstance(fields, dict):
         raise TypeError("its provenance is no JSON object")
     for name, kind in {"began_ns": int, "weights": dict}.items():

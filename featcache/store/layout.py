@@ -5,6 +5,7 @@ disk is written by `os.pwrite`. (An HDF5 library that writes to a full disk or i
 killed leaves files that cannot be opened, or that open with wrong rows.)
 """
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -128,7 +129,7 @@ def compose(
     with h5py.File(
         sparse,
         "w",
-        libver="v108",  # the first with checksums of its headers; h5py's default varies
+        libver="earliest",  # headers before rows, and no time of making in them
         alignment_threshold=threshold,
         alignment_interval=ALIGNMENT,
     ) as file:
@@ -145,11 +146,13 @@ def _write_attributes(
     manifest: Mapping[str, npt.NDArray[Any]],
     provenance: Mapping[str, Any],
 ) -> None:
+    made = json.dumps(provenance, sort_keys=True)
     texts = {
         "format": FORMAT,
         "fingerprint": spec.fingerprint,
         "spec": canonical_json(spec.to_json()),
-        "provenance": json.dumps(provenance, sort_keys=True),
+        "provenance": made,
+        "provenance_sha256": hashlib.sha256(made.encode()).hexdigest(),
         "manifest_sha256": manifest_digest(manifest),
     }
     for name, text in texts.items():

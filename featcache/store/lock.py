@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -65,17 +65,15 @@ def _acquire(path: Path) -> int | None:
     """Return a locked descriptor of the file that lies at path now, or None."""
     while True:
         fd = os.open(path, _FLAGS, 0o666)
-        kept = False
-        try:
+        with ExitStack() as stack:
+            stack.callback(os.close, fd)
             if not _try_lock(fd):
                 return None
+            # Unless the last holder removed the name between open and lock:
             with suppress(FileNotFoundError):
-                kept = os.path.samestat(os.fstat(fd), path.stat())
-            if kept:
-                return fd
-        finally:
-            if not kept:  # or the last holder removed the name before the lock
-                os.close(fd)
+                if os.path.samestat(os.fstat(fd), path.stat()):
+                    stack.pop_all()
+                    return fd
 
 
 def _try_lock(fd: int) -> bool:

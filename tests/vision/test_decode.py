@@ -53,7 +53,6 @@ SOURCE = picture(1, (120, 90, 60), (64, 48))
         ("1", "PNG"),
         ("P", "PNG"),
         ("CMYK", "TIFF"),
-        ("YCbCr", "TIFF"),
         ("RGB", "WEBP"),
         ("RGB", "BMP"),
         ("L", "PPM"),

@@ -1,0 +1,262 @@
+"""Model files: what is read is what was saved, or nothing."""
+
+import errno
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from featcache.core.errors import ModelError, StorageError
+from featcache.core.heads import LinearHead, initial_head
+from featcache.core.specs import ViewSpec
+from featcache.store.artifacts import Model, _digest, open_model, save_model
+
+MODEL = Model(
+    head=initial_head(2, 512, seed=0),
+    classes=("ants", "bees"),
+    view=ViewSpec(),
+    backbone="resnet18",
+    weights_sha256="5" * 64,
+    weights="IMAGENET1K_V1",
+    state=None,
+    report={"val_accuracy": 0.95, "history": [1, None, "x"]},
+)
+FORTRAN = LinearHead(np.asfortranarray(MODEL.head.weight), MODEL.head.bias)
+
+
+def same(one, two):
+    """Tell whether two models are equal in every bit."""
+    tensors = [
+        {"weight": m.head.weight, "bias": m.head.bias, **(m.state or {})}
+        for m in (one, two)
+    ]
+    plain = [replace(m, head=None, state=None).__dict__ for m in (one, two)]
+    return plain[0] == plain[1] and {k: v.tobytes() for k, v in tensors[0].items()} == {
+        k: v.tobytes() for k, v in tensors[1].items()
+    }
+
+
+def forged(path, *, signed=True, tensors=None, drop=(), **changes):
+    """Write a model file with other contents, with the digest that belongs to them."""
+    save_model(MODEL, path)
+    tensors = {**load_file(path), **(tensors or {})}
+    for name in drop:
+        tensors.pop(name, None)
+    header = read_metadata(path)
+    model = {**json.loads(header["model"]), **changes}
+    for name in drop:
+        model.pop(name, None)
+    header["model"] = json.dumps(model)
+    if signed:
+        header["sha256"] = _digest(header["model"], tensors)
+    save_file(tensors, path, header)
+    return path
+
+
+def read_metadata(path):
+    """Return the texts in the header of a safetensors file."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + length])["__metadata__"]
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Where a model is, in a folder yet to be made."""
+    return tmp_path / "run" / "model.safetensors"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({}, id="head"),
+        pytest.param({"classes": ("caf\udce9", "蜂\n")}, id="any names"),
+        pytest.param({"view": ViewSpec(resize=232, exif="ignore")}, id="other view"),
+        pytest.param(
+            {"weights": "caf\udce9.pth", "precision": "bfloat16"}, id="others"
+        ),
+        pytest.param(
+            {"state": {"conv1.weight": np.ones((2, 3), "f4"), "b": np.zeros(0, "f4")}},
+            id="fine-tuned",
+        ),
+        pytest.param({"head": FORTRAN}, id="memory in any order"),
+    ],
+)
+def test_what_is_read_is_what_was_saved(path, change):
+    """Bit for bit, by the file's name or its folder's."""
+    model = replace(MODEL, **change)
+    save_model(model, path)
+    for place in (path, path.parent):
+        opened = open_model(place)
+        assert same(opened, model)
+        assert opened.fine_tuned == ("state" in change)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_every_changed_byte_is_refused(path):
+    """Or changes nothing: not a class, a number or a word is another one."""
+    save_model(MODEL, path)
+    data = path.read_bytes()
+    header = 8 + int.from_bytes(data[:8], "little")
+    random = np.random.default_rng(0)
+    places = [*range(header), *random.integers(header, len(data), 200)]
+    unchanged = 0
+    for place in places:
+        broken = bytearray(data)
+        broken[place] ^= 1 << random.integers(8)
+        path.write_bytes(broken)
+        try:
+            opened = open_model(path)
+        except ModelError as error:
+            line = str(error)
+        else:
+            unchanged += 1
+            line = "the same" if same(opened, MODEL) else f"another\nat {place}"
+        assert line.isprintable()
+    assert unchanged < 10
+
+
+@pytest.mark.parametrize("length", [0, 7, 8, 100, 1000, -1])
+def test_a_truncated_file_is_refused(path, length):
+    """Wherever it was cut off."""
+    save_model(MODEL, path)
+    os.truncate(path, length % path.stat().st_size)
+    with pytest.raises(
+        ModelError, match=r"model.safetensors is no model file: .*eader"
+    ):
+        open_model(path)
+
+
+@pytest.mark.parametrize("name", ["none.safetensors", "."])
+def test_a_missing_model_is_refused(tmp_path, name):
+    """The error says what makes one."""
+    with pytest.raises(ModelError, match=r"no model .*; make one with 'featcache fit"):
+        open_model(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [None, {"format": "pt"}, {"format": "featcache-modem"}],
+    ids=["none", "torch", "other"],
+)
+def test_other_safetensors_files_are_told_apart(tmp_path, metadata):
+    """Weights of a backbone are a likely slip."""
+    path = tmp_path / "resnet18.safetensors"
+    save_file({"conv1.weight": np.zeros(3, "f4")}, path, metadata)
+    message = "resnet18.safetensors is not a model of featcache; as weights of a back"
+    with pytest.raises(ModelError, match=message):
+        open_model(path)
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        pytest.param("2", "has format version 2, this featcache reads up to 1", id="2"),
+        pytest.param("0", "is damaged: it has no format version", id="0"),
+        pytest.param(None, "is damaged: it has no format version", id="none"),
+        pytest.param("one", "is no model file: invalid literal", id="word"),
+    ],
+)
+def test_only_this_version_is_read(path, version, message):
+    """A newer one asks for an upgrade."""
+    save_model(MODEL, path)
+    metadata = {**read_metadata(path), "format_version": version}
+    metadata = {k: v for k, v in metadata.items() if v is not None}
+    save_file(load_file(path), path, metadata)
+    with pytest.raises(ModelError, match=message):
+        open_model(path)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        pytest.param(
+            {"signed": False, "classes": ["bees", "ants"]}, "match", id="text"
+        ),
+        pytest.param({"signed": False, "drop": ["head.bias"]}, "match", id="tensors"),
+        pytest.param({"drop": ["head.bias"]}, "there is no head.bias", id="no bias"),
+        pytest.param({"drop": ["classes"]}, "there is no classes", id="no classes"),
+        pytest.param({"classes": ["ants"]}, r"head is \(2, 512\), exp", id="1 class"),
+        pytest.param({"classes": [1, 2]}, "classes must be some values", id="numbers"),
+        pytest.param({"classes": 2}, "has no len", id="number"),
+        pytest.param({"backbone": "resnet50"}, r"expected \(2, 2048\)", id="other D"),
+        pytest.param({"backbone": "vgg16"}, "unknown backbone 'vgg16'", id="backbone"),
+        pytest.param({"backbone": []}, "unhashable", id="no backbone"),
+        pytest.param({"view": {}}, "not a view: there is no mean", id="view"),
+        pytest.param({"view": None}, "not a view: ", id="no view"),
+        pytest.param(
+            {"precision": "int8"}, "precision must be float32", id="precision"
+        ),
+        pytest.param({"weights": 1}, "weights must be a text", id="weights"),
+        pytest.param({"weights_sha256": "5"}, "must be 64 hex digits", id="digest"),
+        pytest.param({"report": []}, "report must be a JSON object", id="report"),
+        pytest.param(
+            {"tensors": {"head.bias": np.zeros(3, "f4")}}, "head is", id="bias"
+        ),
+        pytest.param(
+            {"tensors": {"head.bias": np.zeros(2)}}, "not all float32", id="double"
+        ),
+    ],
+)
+def test_hostile_models_are_refused(path, how, message):
+    """Even where the digest matches, since whoever made the file made that too."""
+    with pytest.raises(ModelError, match=f"is damaged: .*{message}"):
+        open_model(forged(path, **how))
+
+
+@given(
+    value=st.recursive(st.none() | st.integers() | st.text(), st.lists), data=st.data()
+)
+def test_no_json_breaks_a_model(tmp_path_factory, value, data):
+    """Whatever the JSON in it says, a model is read or refused in one line."""
+    path = tmp_path_factory.mktemp("fuzz") / "model.safetensors"
+    names = ["classes", "view", "backbone", "weights", "precision", "report"]
+    forged(path, **{data.draw(st.sampled_from(names)): value})
+    try:
+        line = open_model(path).backbone
+    except ModelError as error:
+        line = str(error)
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize("text", ["[]", "1", "{", "[" * 100_000, "{}"], ids=range(5))
+def test_a_description_of_another_kind_is_refused(path, text):
+    """A list, a number, half an object, a hundred thousand brackets, nothing."""
+    save_model(MODEL, path)
+    tensors = load_file(path)
+    signed = {"model": text, "sha256": _digest(text, tensors)}
+    save_file(tensors, path, {**read_metadata(path), **signed})
+    with pytest.raises(ModelError, match="is damaged: "):
+        open_model(path)
+
+
+def test_tensors_that_numpy_does_not_know_are_refused(path):
+    """Half floats of another kind are no tensors of ours."""
+    save_model(MODEL, path)
+    path.write_bytes(
+        path.read_bytes().replace(b'"F32","shape":[2]', b'"F8_E4M3","shape":[8]')
+    )
+    with pytest.raises(ModelError, match="is no model file: "):
+        open_model(path)
+
+
+def test_a_full_disk_keeps_the_old_model(path, monkeypatch):
+    """The error has its remedy, and nothing half is left behind."""
+    save_model(MODEL, path)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(
+        StorageError, match=r"model.safetensors: No space left .*; make"
+    ):
+        save_model(replace(MODEL, classes=("a", "b")), path)
+    assert same(open_model(path), MODEL)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
