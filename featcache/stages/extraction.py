@@ -184,7 +184,7 @@ class _Job:
                 case "extract":
                     extractor = self.extractor()  # before anything is written
                     sources = [found, begun, self.set_aside(begun, wanted)]
-                    self.begin(wanted)
+                    self.begin(wanted, extractor)
                     return self.fill(extractor, sources, None)
 
     def examine(
@@ -241,11 +241,17 @@ class _Job:
                 self.partial.replace(old)
         return older
 
-    def begin(self, wanted: FeatureSpec) -> None:
+    def begin(self, wanted: FeatureSpec, extractor: "Extractor") -> None:
         """Create the unfinished cache, with all of its space."""
-        weights = {"source": self.source.name, "key": self.source.key}
-        data = shown(self.manifest.root.absolute())
-        provenance = describe_run("began", data=data, weights=weights)
+        provenance = describe_run(
+            "began",
+            data=shown(self.manifest.root.absolute()),
+            weights={"source": self.source.name, "key": self.source.key},
+            forward=extractor.forward,
+            device=self.how.device,
+            batch_size=extractor.batch_size,
+            workers=self.workers(),
+        )
         columns = self.manifest.columns()
         embed_dim = architecture(self.source.backbone).embed_dim
         create(self.partial, wanted, columns, embed_dim, provenance)
@@ -305,12 +311,15 @@ class _Job:
         from featcache.vision.pipeline import Extractor
 
         device = pick_device(self.how.device)
-        backbone = Backbone(self.source.backbone, self.tensors())
+        batch_size = self.how.batch_size or (8 if device.type == "cpu" else 64)
         embed = embedder(
-            backbone, self.source.view, device=device, precision=self.precision
+            Backbone(self.source.backbone, self.tensors()),
+            self.source.view,
+            device=device,
+            precision=self.precision,
+            batch_size=batch_size,
         )
-        automatic = 8 if device.type == "cpu" else 64
-        return Extractor(embed, self.source.view, self.how.batch_size or automatic)
+        return Extractor(embed, self.source.view, batch_size, embed.description)
 
     def workers(self) -> int:
         return self.how.workers or cores()

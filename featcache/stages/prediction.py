@@ -132,7 +132,13 @@ def model_extractor(
 
     place = pick_device(device)
     backbone = _backbone(model, weights, progress)
-    embed = embedder(backbone, model.view, device=place, precision=model.precision)
+    embed = embedder(
+        backbone,
+        model.view,
+        device=place,
+        precision=model.precision,
+        batch_size=_BATCH,
+    )
     return Extractor(embed, model.view, _BATCH)
 
 

@@ -1,6 +1,7 @@
 """The forward pass: a batch of pixels to a batch of features."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ from featcache.core.errors import DeviceError
 from featcache.core.heads import Floats
 from featcache.core.specs import Precision, ViewSpec
 from featcache.vision.backbones import Backbone
+from featcache.vision.fused import Unfusable, fuse
 from featcache.vision.views import normalise
 
 Embed = Callable[[npt.NDArray[np.uint8]], Floats]
@@ -53,37 +55,98 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def embedder(
-    backbone: Backbone, view: ViewSpec, *, device: torch.device, precision: Precision
-) -> Embed:
-    """Return the function that turns pixels into features.
+@dataclass(frozen=True, eq=False)
+class Embedder:
+    """Turns pixels into features; several threads may call it at once.
 
     Parameters
     ----------
-    backbone : Backbone
-        Moved to the device; several threads may call the function at once.
+    network : callable
+        From normalised images (b, 3, h, w) to features (b, D), in its dtype.
     view : ViewSpec
         Its mean and standard deviation normalise the pixels.
     device : torch.device
         Where the network runs.
-    precision : {"float32", "bfloat16"}
+    dtype : torch.dtype
         Of the network's arithmetic.
-
-    Returns
-    -------
-    callable
-        From uint8 (b, h, w, 3) to float32 (b, D), both on the host.
+    description : str
+        Which implementation this is, for provenance and the curious.
     """
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    # Pixels arrive as (b, h, w, 3): seen as channels_last they need no copy, and
-    # that is the layout in which oneDNN and cuDNN convolve fastest.
-    backbone = backbone.to(device, dtype).to(memory_format=torch.channels_last)
 
-    def embed(pixels: npt.NDArray[np.uint8]) -> Floats:
+    network: Callable[[torch.Tensor], torch.Tensor]
+    view: ViewSpec
+    device: torch.device
+    dtype: torch.dtype
+    description: str
+
+    def __call__(self, pixels: npt.NDArray[np.uint8]) -> Floats:
+        """Return the features of views.
+
+        Parameters
+        ----------
+        pixels : ndarray of uint8, shape (b, h, w, 3)
+            RGB.
+
+        Returns
+        -------
+        ndarray of float32, shape (b, D)
+            On the host.
+        """
         with torch.inference_mode():
-            images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
-            features = backbone(normalise(images, view).to(dtype))
+            # Seen as channels_last, pixels need no copy, and that is the layout in
+            # which oneDNN and cuDNN convolve fastest.
+            images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
+            features = self.network(normalise(images, self.view).to(self.dtype))
             result: Floats = features.float().cpu().numpy()
             return result
 
-    return embed
+
+def embedder(
+    backbone: Backbone,
+    view: ViewSpec,
+    *,
+    device: torch.device,
+    precision: Precision,
+    batch_size: int = 8,
+) -> Embedder:
+    """Return the fastest exact way from pixels to features on a device.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        float32, on the CPU; moved to the device if that is another.
+    view : ViewSpec
+        Normalisation and crop.
+    device : torch.device
+        Where the network runs.
+    precision : {"float32", "bfloat16"}
+        Of the network's arithmetic.
+    batch_size : int
+        Images in most of the batches to come.
+
+    Returns
+    -------
+    Embedder
+        Its description says what is used, and why if it is not the fastest.
+    """
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    if device.type == "cpu":
+        try:
+            network = fuse(backbone.body, (batch_size, 3, view.crop, view.crop), dtype)
+        except Unfusable as reason:
+            description = f"plain torch, channels_last: {reason}"
+        else:
+            return Embedder(network, view, device, dtype, "fused oneDNN operations")
+    else:
+        description = "plain torch, channels_last"
+        _keep_float32_exact()
+    moved = backbone.to(device, dtype).to(memory_format=torch.channels_last)
+    return Embedder(moved, view, device, dtype, description)
+
+
+def _keep_float32_exact() -> None:
+    """Turn TensorFloat-32 off: float32 features are promised, and it has 10 bits."""
+    if hasattr(torch.backends.cudnn, "conv"):  # torch 2.9 and newer
+        torch.backends.cudnn.conv.fp32_precision = "ieee"
+    else:
+        torch.backends.cudnn.allow_tf32 = False

@@ -88,11 +88,14 @@ class Extractor:
         The crop.
     batch_size : int
         Images in one forward pass, at most.
+    forward : str
+        Which implementation of the network it is; for provenance.
     """
 
     embed: Embed
     view: ViewSpec
     batch_size: int
+    forward: str = ""
 
     def fill(
         self,

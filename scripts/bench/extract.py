@@ -82,8 +82,8 @@ def main() -> None:
     error = float(np.abs(found - expected).max() / np.abs(expected).max())
     plain, mine = (statistics.median(column) for column in zip(*turns, strict=True))
     ratio = statistics.median(a / b for a, b in turns)
-    print(f"{images} images, {args.backbone} {args.precision}, {cores()} cores, ", end="")
-    print(f"torch {torch.__version__}, median of {len(turns)} turns")
+    what = f"{images} images, {args.backbone} {args.precision}, {cores()} cores"
+    print(f"{what}, torch {torch.__version__}, median of {len(turns)} turns")
     print(f"{'':<16}{'seconds':>10}{'images/s':>10}")
     print(f"{'tutorial':<16}{plain:>10.2f}{images / plain:>10.1f}")
     print(f"{'featcache':<16}{mine:>10.2f}{images / mine:>10.1f}   {ratio:.2f}x")

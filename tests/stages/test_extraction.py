@@ -59,6 +59,7 @@ def sampled_pixels(*_, **__):
     def embed(pixels: np.ndarray) -> np.ndarray:
         return pixels.reshape(len(pixels), -1)[:, ::294].astype(np.float32)
 
+    embed.description = "sampled pixels"
     return embed
 
 
@@ -329,10 +330,12 @@ def test_half_precision_stores_the_rounded_features(quick, photos, extract, tmp_
 
 def test_overflow_names_image_and_remedy(photos, extract, monkeypatch):
     """A feature above 65504 does not become infinity in silence."""
-    monkeypatch.setattr(
-        "featcache.vision.forward.embedder",
-        lambda *_, **__: lambda pixels: np.full((len(pixels), 512), 1e5, np.float32),
-    )
+
+    def enormous(pixels):
+        return np.full((len(pixels), 512), 1e5, np.float32)
+
+    enormous.description = "enormous"
+    monkeypatch.setattr("featcache.vision.forward.embedder", lambda *_, **__: enormous)
     with pytest.raises(NumericError, match="not finite in float16; pass --dtype"):
         extract(photos, dtype="float16")
 

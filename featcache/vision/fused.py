@@ -1,0 +1,237 @@
+"""A ResNet for the CPU with everything fused that can be, exact to rounding.
+
+BatchNorm is folded into the convolutions, and each convolution runs together with the
+ReLU or the addition that follows it, on weights packed for the processor. These are
+oneDNN's fused operations, which torch's own compiler emits. They are private to torch,
+so `fuse` proves them on this machine before they are used, or says why not.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+TOLERANCE = 1e-5  # relative to the largest feature, of float32; features promise this
+
+_LAYOUT = torch.channels_last
+
+
+class Unfusable(Exception):  # noqa: N818 - a reason, not a failure
+    """There is no fused path on this machine or torch; the message says why."""
+
+
+class _Convolution:
+    """A convolution with its BatchNorm folded in and its weights packed.
+
+    Parameters
+    ----------
+    convolution : torch.nn.Conv2d
+        In evaluation mode.
+    norm : torch.nn.BatchNorm2d
+        What follows it.
+    dtype : torch.dtype
+        Of the arithmetic.
+    """
+
+    def __init__(
+        self, convolution: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype
+    ) -> None:
+        folded = fuse_conv_bn_eval(convolution, norm)
+        weight = folded.weight.detach().to(dtype)
+        self._weight = weight.contiguous(memory_format=_LAYOUT)
+        assert folded.bias is not None  # folding makes one
+        self._bias = folded.bias.detach().to(dtype)
+        self._geometry = (
+            list(folded.padding),
+            list(folded.stride),
+            list(folded.dilation),
+            folded.groups,
+        )
+
+    def pack(self, images: Tensor) -> None:
+        """Lay the weights out for inputs of this shape.
+
+        Parameters
+        ----------
+        images : tensor, shape (b, c, h, w)
+            Other batch sizes still work, a little slower.
+        """
+        self._weight = torch.ops.mkldnn._reorder_convolution_weight(  # noqa: SLF001
+            self._weight, *self._geometry, list(images.shape)
+        )
+
+    def run(self, images: Tensor, activation: str) -> Tensor:
+        """Return the convolution of images, with what follows it.
+
+        Parameters
+        ----------
+        images : tensor, shape (b, c, h, w)
+            Any batch size.
+        activation : {"none", "relu"}
+            What follows.
+
+        Returns
+        -------
+        tensor, shape (b, c', h', w')
+            New.
+        """
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise(  # noqa: SLF001
+            images, self._weight, self._bias, *self._geometry, activation, [], ""
+        )
+        return result
+
+    def run_onto(self, images: Tensor, shortcut: Tensor) -> Tensor:
+        """Return ReLU(convolution + shortcut), in the shortcut's memory.
+
+        Parameters
+        ----------
+        images : tensor, shape (b, c, h, w)
+            Input of the convolution.
+        shortcut : tensor, shape (b, c', h', w')
+            What is added; written over.
+
+        Returns
+        -------
+        tensor, shape (b, c', h', w')
+            The shortcut's memory.
+        """
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(
+            shortcut,
+            images,
+            self._weight,
+            self._bias,
+            *self._geometry,
+            "add",
+            1.0,
+            "relu",
+            [],
+            "",
+        )
+        return result
+
+
+class _Block:
+    """A residual block: two or three convolutions and a shortcut."""
+
+    def __init__(self, block: Any, dtype: torch.dtype) -> None:  # noqa: ANN401
+        names = [n for n in ("1", "2", "3") if hasattr(block, f"conv{n}")]
+        self.convolutions = [
+            _Convolution(getattr(block, f"conv{n}"), getattr(block, f"bn{n}"), dtype)
+            for n in names
+        ]
+        down = block.downsample
+        self.shortcut = None if down is None else _Convolution(down[0], down[1], dtype)
+
+    def run(self, images: Tensor, *, packing: bool) -> Tensor:
+        """Return the block's output; may write over its input."""
+        shortcut, inner = images, images
+        if self.shortcut is not None:
+            if packing:
+                self.shortcut.pack(images)
+            shortcut = self.shortcut.run(images, "none")
+        for convolution in self.convolutions:
+            if packing:
+                convolution.pack(inner)
+            if convolution is self.convolutions[-1]:
+                return convolution.run_onto(inner, shortcut)
+            inner = convolution.run(inner, "relu")
+        raise AssertionError("a block has convolutions")
+
+
+class FusedResNet:
+    """A frozen torchvision ResNet without classifier, fused for the CPU.
+
+    Several threads may call it at once.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        A ``torchvision.models.ResNet`` in evaluation mode; not changed.
+    shape : sequence of int
+        (b, 3, h, w) of the batches to come.
+    dtype : torch.dtype
+        float32 or bfloat16.
+    """
+
+    def __init__(
+        self,
+        network: Any,  # noqa: ANN401 - its parts are reached by name
+        shape: Sequence[int],
+        dtype: torch.dtype,
+    ) -> None:
+        self._stem = _Convolution(network.conv1, network.bn1, dtype)
+        stages = (network.layer1, network.layer2, network.layer3, network.layer4)
+        self._blocks = [_Block(block, dtype) for stage in stages for block in stage]
+        images = torch.zeros(*shape, dtype=dtype).contiguous(memory_format=_LAYOUT)
+        self._stem.pack(images)
+        self._run(images, packing=True)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the features of normalised images.
+
+        Parameters
+        ----------
+        images : tensor, shape (b, 3, h, w)
+            channels_last, in the dtype of the network.
+
+        Returns
+        -------
+        tensor, shape (b, D)
+            After global average pooling.
+        """
+        return self._run(images, packing=False)
+
+    def _run(self, images: Tensor, *, packing: bool) -> Tensor:
+        maps = max_pool2d(self._stem.run(images, "relu"), 3, stride=2, padding=1)
+        for block in self._blocks:
+            maps = block.run(maps, packing=packing)
+        return maps.mean((2, 3))
+
+
+def fuse(network: nn.Module, shape: Sequence[int], dtype: torch.dtype) -> FusedResNet:
+    """Return the fused network, after it has proved itself on this machine.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        A ``torchvision.models.ResNet`` whose ``fc`` is the identity, float32, on the
+        CPU, in evaluation mode.
+    shape : sequence of int
+        (b, 3, h, w) of the batches to come.
+    dtype : torch.dtype
+        float32 or bfloat16.
+
+    Returns
+    -------
+    FusedResNet
+        Equal to the network to `TOLERANCE` in float32.
+
+    Raises
+    ------
+    Unfusable
+        With the reason.
+    """
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        raise Unfusable("this torch is built without oneDNN")
+    generator = torch.Generator().manual_seed(0)
+    sample = torch.randn(2, *shape[1:], generator=generator)
+    sample = sample.contiguous(memory_format=_LAYOUT)
+    with torch.inference_mode():
+        try:
+            fused = FusedResNet(network, shape, dtype)
+            found = fused(sample.to(dtype)).float()
+        except (AttributeError, RuntimeError, TypeError) as error:
+            reason = str(error).split("\n", 1)[0]
+            raise Unfusable(f"oneDNN's fused operations fail here: {reason}") from error
+        expected = network(sample)
+    error_found = float((found - expected).abs().max() / expected.abs().max())
+    allowed = TOLERANCE if dtype is torch.float32 else 0.1
+    if not error_found <= allowed:
+        raise Unfusable(
+            f"the fused network differs from the plain one by {error_found:.1e}, "
+            f"more than {allowed:g}"
+        )
+    return fused
