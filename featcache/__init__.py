@@ -25,12 +25,16 @@ if TYPE_CHECKING:
     from featcache.stages.evaluation import evaluate as evaluate
     from featcache.stages.extraction import extract as extract
     from featcache.stages.finetuning import finetune as finetune
+    from featcache.stages.inspection import verify as verify
+    from featcache.stages.merging import merge as merge
     from featcache.stages.prediction import predict as predict
     from featcache.stages.probing import fit_head as fit_head
+    from featcache.stages.repairing import repair as repair
     from featcache.store.artifacts import Model as Model
     from featcache.store.artifacts import open_model as open_model
+    from featcache.store.opening import open_cache as open_cache
+    from featcache.store.parts import PartedCache as PartedCache
     from featcache.store.reader import FeatureCache as FeatureCache
-    from featcache.store.reader import open_cache as open_cache
 
 _HOMES = {
     "ExtractSpec": "core.specs",
@@ -39,14 +43,18 @@ _HOMES = {
     "FinetuneSpec": "core.specs",
     "LogRegSpec": "core.specs",
     "Model": "store.artifacts",
+    "PartedCache": "store.parts",
     "SgdSpec": "core.specs",
     "evaluate": "stages.evaluation",
     "extract": "stages.extraction",
     "finetune": "stages.finetuning",
     "fit_head": "stages.probing",
-    "open_cache": "store.reader",
+    "merge": "stages.merging",
+    "open_cache": "store.opening",
     "open_model": "store.artifacts",
     "predict": "stages.prediction",
+    "repair": "stages.repairing",
+    "verify": "stages.inspection",
 }
 
 __all__ = [
@@ -56,15 +64,19 @@ __all__ = [
     "FinetuneSpec",
     "LogRegSpec",
     "Model",
+    "PartedCache",
     "SgdSpec",
     "__version__",
     "evaluate",
     "extract",
     "finetune",
     "fit_head",
+    "merge",
     "open_cache",
     "open_model",
     "predict",
+    "repair",
+    "verify",
 ]
 
 

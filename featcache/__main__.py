@@ -1,6 +1,6 @@
 """``python -m featcache`` is the ``featcache`` command."""
 
-from featcache.cli.main import main
+from featcache.cli.main import run
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -1,4 +1,4 @@
-"""The commands that tell something: predict, evaluate, verify, info.
+"""The commands that tell something: predict, evaluate, verify, status, info.
 
 Stages are imported inside the commands, so that help and completion stay instant.
 """
@@ -16,6 +16,7 @@ from featcache.cli.render import (
     print_confusion,
     print_fields,
     print_json,
+    print_some,
 )
 from featcache.core.text import plural, shown, size
 
@@ -96,12 +97,52 @@ def evaluate(
 
 @click.command()
 @click.argument("cache", type=FILE)
+@click.option(
+    "--sample",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="K",
+    help="Compute this many random rows again from their images, and compare.",
+)
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Compute the rows of damaged blocks again, and write the file anew.",
+)
+@click.option(
+    "--data",
+    default=None,
+    metavar="DIR",
+    help="Where the images are now, if they moved since extraction.",
+)
+@where_option
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the choice of the sample.",
+)
+@device_option
 @json_option
-def verify(cache: Path, as_json: bool) -> None:
-    """Check every digest of a cache."""
+def verify(
+    cache: Path,
+    sample: int,
+    repair: bool,
+    seed: int,
+    as_json: bool,
+    **origin: Any,  # noqa: ANN401
+) -> None:
+    """Check every digest of a cache; on request compute rows again, or repair it."""
     from featcache.stages.inspection import verify as run
 
-    report = run(cache, progress=Terminal())
+    if repair and sample:
+        raise click.UsageError("--sample does nothing with --repair")
+    if repair:
+        _repair(cache, as_json=as_json, **origin)
+        return
+    report = run(cache, sample=sample, seed=seed, progress=Terminal(), **origin)
     if as_json:
         print_json(report.to_json())
         return
@@ -110,6 +151,58 @@ def verify(cache: Path, as_json: bool) -> None:
         f"{plural(report.blocks, 'block')} match their digests "
         f"({size(report.bytes)} in {report.seconds:.2f} s)"
     )
+    if report.largest_error is not None:
+        click.echo(
+            f"{plural(report.sampled, 'row')} computed again; largest relative error "
+            f"{report.largest_error:.2g}"
+        )
+
+
+def _repair(cache: Path, *, as_json: bool, **origin: Any) -> None:  # noqa: ANN401
+    from featcache.stages.repairing import repair as run
+
+    report = run(cache, progress=Terminal(), **origin)
+    if as_json:
+        print_json(report.to_json())
+    elif report.repaired_blocks:
+        click.echo(
+            f"{shown(cache)}: repaired {plural(report.repaired_rows, 'row')} in "
+            f"{plural(report.repaired_blocks, 'block')} of {report.blocks:,}"
+        )
+    else:
+        click.echo(f"{shown(cache)}: nothing to repair")
+
+
+@click.command()
+@click.argument("cache", type=FILE, required=False)
+@click.argument("data", required=False)
+@json_option
+def status(cache: Path | None, data: str | None, as_json: bool) -> None:
+    """Say what changed in a folder since its cache was made.
+
+    CACHE is a file that extract made, without it the newest one in cache/; DATA is the
+    folder, without it the one that the cache was made of.
+    """
+    from featcache.stages.changes import status as run
+
+    report = run(cache, data, progress=Terminal())
+    if as_json:
+        print_json(report.to_json())
+        return
+    changes = {
+        "+": report.added,
+        "~": report.changed,
+        "-": report.removed,
+        ">": [*(f"{a} -> {b}" for a, b in report.renamed), *report.relabelled],
+    }
+    click.echo(f"{report.data} now, compared with {shown(report.cache)}:")
+    counts = " ".join(f"{sign}{len(lines):,}" for sign, lines in changes.items())
+    click.echo(
+        f"{counts}, unchanged {report.unchanged:,}; extract would compute "
+        f"{plural(report.to_compute, 'image')}"
+    )
+    for sign, lines in changes.items():
+        print_some(sign, lines)
 
 
 @click.command()

@@ -1,16 +1,19 @@
 """The ``featcache`` command: its group, and the one border for errors."""
 
 import io
+import os
 import sys
 from typing import Any
 
 import click
 
 from featcache import __version__
-from featcache.cli.asking import evaluate, info, predict, verify
+from featcache.cli.asking import evaluate, info, predict, status, verify
+from featcache.cli.joining import merge
 from featcache.cli.making import extract, finetune, fit_head
 from featcache.cli.render import show_error
-from featcache.core.errors import FeatcacheError, Interrupted
+from featcache.cli.supervise import HUNG, end_with_parent, is_child, supervised
+from featcache.core.errors import DecoderHungError, FeatcacheError, Interrupted
 
 
 class Border(click.Group):
@@ -24,6 +27,10 @@ class Border(click.Group):
         """Run the command."""
         try:
             return super().invoke(ctx)
+        except DecoderHungError as error:
+            show_error(error, as_json=False)
+            sys.stderr.flush()
+            os._exit(HUNG if is_child() else 1)  # its thread would never end
         except FeatcacheError as error:
             show_error(error, as_json=ctx.meta.get("featcache.json", False))
             ctx.exit(1)
@@ -60,5 +67,25 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-for _command in (extract, fit_head, finetune, predict, evaluate, verify, info):
+for _command in (
+    *(extract, fit_head, finetune, predict, evaluate),
+    *(status, verify, merge, info),
+):
     main.add_command(_command)
+
+
+def run() -> None:
+    """Run the command that was typed; ``extract`` in a child that may crash."""
+    if not is_child():
+        if sys.argv[1:2] == ["extract"]:
+            sys.exit(supervised(sys.argv[1:]))
+        main(prog_name="featcache")
+    end_with_parent()
+    try:
+        main(prog_name="featcache")
+    except SystemExit as end:
+        # Everything is written and closed. What is left, the destructors of native
+        # thread pools, aborts now and then after an interrupted forward pass.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else 0)

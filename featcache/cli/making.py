@@ -83,6 +83,11 @@ from featcache.core.text import plural, shown
 @click.option(
     "--overwrite", is_flag=True, help="Replace a cache made with other settings."
 )
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="If another process is writing the cache, wait for it to end.",
+)
 @json_option
 def extract(
     data: str,

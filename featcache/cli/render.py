@@ -6,7 +6,12 @@ from typing import Any
 
 import click
 
-from featcache.core.errors import BadImage, BadImagesError, FeatcacheError
+from featcache.core.errors import (
+    BadImage,
+    BadImagesError,
+    DamagedRowsError,
+    FeatcacheError,
+)
 from featcache.core.text import plural
 
 
@@ -48,6 +53,24 @@ def print_bad_images(images: Sequence[BadImage]) -> None:
     width = min(60, max(len(image.path) for image in images))
     for image in images:
         click.echo(f"  {image.path:<{width}}  {image.reason}", err=True)
+
+
+def print_some(sign: str, lines: Sequence[str], limit: int = 20) -> None:
+    """Print the first lines of a list, and how many more there are.
+
+    Parameters
+    ----------
+    sign : str
+        Put before each line.
+    lines : sequence of str
+        Each fits on a line.
+    limit : int
+        How many are printed at most.
+    """
+    for line in lines[:limit]:
+        click.echo(f"{sign} {line}")
+    if len(lines) > limit:
+        click.echo(f"{sign} and {len(lines) - limit:,} more: see --json")
 
 
 def percent(share: float | None) -> str:
@@ -102,8 +125,10 @@ def show_error(error: FeatcacheError, *, as_json: bool) -> None:
     """
     images = error.images if isinstance(error, BadImagesError) else ()
     if as_json:
-        bad = [{"path": image.path, "reason": image.reason} for image in images]
-        print_json({"error": str(error), **({"bad_images": bad} if bad else {})})
+        rows = error.rows if isinstance(error, DamagedRowsError) else ()
+        lists = {"bad_images": images, "bad_rows": rows}
+        named = {name: [vars(i) for i in bad] for name, bad in lists.items() if bad}
+        print_json({"error": str(error), **named})
     else:
         print_bad_images(images)
     click.echo(f"Error: {error}", err=True)

@@ -61,6 +61,10 @@ class ModelError(FeatcacheError, ValueError):
     """A model file is corrupt, or was made for another backbone or other weights."""
 
 
+class DecoderHungError(FeatcacheError, RuntimeError):
+    """Decoding an image does not end; the next run tries it apart."""
+
+
 class NumericError(FeatcacheError, ArithmeticError):
     """A network's numbers overflowed or are not numbers."""
 
@@ -75,6 +79,22 @@ class BadImage:
 
     path: str  # as the user would type it, undecodable bytes escaped
     reason: str
+
+
+class DamagedRowsError(CacheCorruptError):
+    """Rows of a cache are not what they should be.
+
+    Parameters
+    ----------
+    message : str
+        One line: how many, the first of them, and what to do.
+    rows : sequence of BadImage
+        Every one of them: its path, and what is wrong.
+    """
+
+    def __init__(self, message: str, rows: Sequence[BadImage]) -> None:
+        super().__init__(message)
+        self.rows = tuple(rows)
 
 
 class ImageError(DataError):

@@ -56,6 +56,7 @@ class ExtractReport(Report):
     computed: int  # images that went through the backbone in this run
     reused: int  # rows that were there before
     skipped: int  # images that could not be read; they have no feature
+    duplicates: int = 0  # images whose bytes stand in an earlier row, too
     embed_dim: int
     classes: int
     fingerprint: str

@@ -197,6 +197,7 @@ class ExtractSpec:
     on_error: OnError = "stop"  # skip: go on without the images that cannot be read
     rehash: bool = False  # read every file again instead of trusting size and mtime
     overwrite: bool = False  # replace a cache that was made with other settings
+    wait: bool = False  # for another process that writes the same cache
 
     def __post_init__(self) -> None:
         require(self, batch_size=COUNT, workers=COUNT, on_error=one_of("stop", "skip"))

@@ -15,6 +15,7 @@ class Status(IntEnum):
     DAMAGED = 4
     TOO_LARGE = 5
     UNSUPPORTED = 6
+    QUARANTINED = 7  # crashes or hangs the decoder; not tried again
 
     @property
     def reason(self) -> str:
@@ -30,6 +31,7 @@ _REASONS = {
     Status.DAMAGED: "damaged or truncated image",
     Status.TOO_LARGE: "too many pixels",
     Status.UNSUPPORTED: "pixel format without a safe way to 8-bit RGB",
+    Status.QUARANTINED: "crashes or hangs the decoder",
 }
 
 

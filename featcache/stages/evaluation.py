@@ -19,7 +19,8 @@ from featcache.core.text import listed, shown
 from featcache.stages.datasets import resolve_data
 from featcache.stages.prediction import compute_features, model_extractor
 from featcache.store.artifacts import Model, open_model
-from featcache.store.reader import FeatureCache, open_cache
+from featcache.store.opening import is_pattern, open_cache
+from featcache.store.table import FeatureTable
 from featcache.vision.scan import scan
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class EvaluationReport(Report):
 
 def evaluate(
     model: str | os.PathLike[str] | Model,
-    data: str | os.PathLike[str] | FeatureCache,
+    data: str | os.PathLike[str] | FeatureTable,
     *,
     split: str = "val",
     weights: str | os.PathLike[str] | None = None,
@@ -61,7 +62,8 @@ def evaluate(
     model : str, path or Model
         A model file, the folder of a run, or an opened model.
     data : str, path or FeatureCache
-        A folder, a known data set, or a cache that the same backbone made.
+        A folder, a known data set, a cache that the same backbone made, or a pattern
+        of several such as ``cache/part-*.h5``.
     split : {"train", "val", "test"}
         Which part.
     weights : str or path, optional
@@ -89,8 +91,8 @@ def evaluate(
         raise DataError(f"unknown split {split!r}; expected {', '.join(SPLITS)}")
     opened = model if isinstance(model, Model) else open_model(Path(model))
     bad: list[BadImage] = []
-    if isinstance(data, FeatureCache) or Path(data).is_file():
-        cache = data if isinstance(data, FeatureCache) else open_cache(data)
+    if isinstance(data, FeatureTable) or _is_cache(data):
+        cache = data if isinstance(data, FeatureTable) else open_cache(data)
         features, skipped = _cached(opened, cache, split)
     else:
         extractor = model_extractor(opened, weights, device, progress)
@@ -113,7 +115,11 @@ def evaluate(
     )
 
 
-def _cached(model: Model, cache: FeatureCache, split: str) -> tuple[Features, int]:
+def _is_cache(data: str | os.PathLike[str]) -> bool:
+    return Path(data).is_file() or is_pattern(data)
+
+
+def _cached(model: Model, cache: FeatureTable, split: str) -> tuple[Features, int]:
     """Return a split's features with the model's labels, and how many it lacks."""
     _require_same_backbone(model, cache)
     labels = _labels_of(model, cache.classes, shown(cache.path))
@@ -143,7 +149,7 @@ def _computed(
     return Features(X[good], y[good], rows[good]), bad
 
 
-def _require_same_backbone(model: Model, cache: FeatureCache) -> None:
+def _require_same_backbone(model: Model, cache: FeatureTable) -> None:
     if model.fine_tuned:
         raise ModelError(
             "this model carries a fine-tuned backbone, so a cache of another's "

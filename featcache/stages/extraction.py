@@ -8,20 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from featcache.core.blocks import Block, plan_blocks
 from featcache.core.catalog import DEFAULT_BACKBONE, IMAGENET, architecture
-from featcache.core.errors import (
-    BadImage,
-    CacheError,
-    Interrupted,
-    bad_images_error,
-)
+from featcache.core.errors import CacheError, Interrupted, bad_images_error
 from featcache.core.machine import cores
 from featcache.core.manifest import Manifest
 from featcache.core.progress import SILENT, Progress
-from featcache.core.reports import ExtractReport
 from featcache.core.specs import (
     Exif,
     ExtractSpec,
@@ -29,14 +21,15 @@ from featcache.core.specs import (
     FeatureSpec,
     Precision,
 )
-from featcache.core.status import Status
 from featcache.core.text import shown
 from featcache.stages.datasets import resolve_data
+from featcache.stages.outcome import bad_images, outcome, tell_duplicates
 from featcache.stages.plans import Found, decide, examine, mismatch
 from featcache.stages.provenance import describe_run
 from featcache.stages.sources import WeightsSource, find_weights
 from featcache.store.files import storing
 from featcache.store.header import read_header
+from featcache.store.ledger import Ledger, ledger_path
 from featcache.store.lock import writing
 from featcache.store.reader import FeatureCache, open_cache
 from featcache.store.reuse import Reuse
@@ -103,7 +96,7 @@ def extract(  # noqa: PLR0913 - the command's options
     CacheMismatchError
         When the file holds features of other settings.
     CacheBusyError
-        When another process is writing the file.
+        When another process is writing the file and ``spec.wait`` is off.
     FeatcacheError
         For everything else that a user can mend.
     Interrupted
@@ -120,8 +113,12 @@ def extract(  # noqa: PLR0913 - the command's options
     )
     computed = job.run()
     result = open_cache(target)
-    result.report = _report(
-        result, computed, job.working_seconds, time.perf_counter() - began
+    result.report = outcome(
+        result,
+        computed=computed,
+        duplicates=tell_duplicates(result, progress),
+        working=job.working_seconds,
+        seconds=time.perf_counter() - began,
     )
     return result
 
@@ -168,7 +165,7 @@ class _Job:
         found = self.examine(self.target, wanted)
         if found.state == "same":
             return self.reuse(found)
-        with writing(self.target):
+        with self.alone(found.cache):
             # Looked at again: somebody may have finished before the lock was ours.
             found = self.examine(self.target, wanted)
             begun = self.examine(self.partial, wanted, lenient=True)
@@ -186,6 +183,17 @@ class _Job:
                     sources = [found, begun, self.set_aside(begun, wanted)]
                     self.begin(wanted, extractor)
                     return self.fill(extractor, sources, None)
+
+    @contextmanager
+    def alone(self, mapped: FeatureCache | None) -> Iterator[None]:
+        """Be the only writer; after a wait for another one, scan the folder again."""
+        if mapped is not None:
+            mapped.close()  # Windows replaces no file that is mapped
+        wait, progress = self.how.wait, self.progress
+        with writing(self.target, wait=wait, progress=progress) as waited:
+            if waited:
+                self.manifest = scan(self.manifest.root)
+            yield
 
     def examine(
         self, path: Path, wanted: FeatureSpec, *, lenient: bool = False
@@ -226,10 +234,9 @@ class _Job:
     def reuse(self, found: Found) -> int:
         """Take the complete cache as it is; return how many images were computed."""
         assert found.cache is not None
-        bad = np.flatnonzero(found.cache.status != Status.OK)
-        if len(bad) and self.how.on_error == "stop":
-            images = [_bad_image(found.cache, row) for row in bad.tolist()]
-            raise bad_images_error(images, len(self.manifest))
+        bad = bad_images(found.cache)
+        if bad and self.how.on_error == "stop":
+            raise bad_images_error(bad, len(self.manifest))
         return 0
 
     def set_aside(self, begun: Found, wanted: FeatureSpec) -> Found:
@@ -270,12 +277,15 @@ class _Job:
         sources = [cache for cache in usable if cache is not None]
         reuse = Reuse(self.manifest, sources, rehash=self.how.rehash)
         tally = Tally(self.manifest, self.progress)
-        with CacheWriter(self.partial) as writer:
+        ledger = Ledger(ledger_path(self.target))
+        with CacheWriter(self.partial) as writer, ledger:
             blocks = plan_blocks(len(self.manifest), writer.header.block_rows)
             todo = unfinished(blocks, begun)
-            filler = Filler(self.manifest, writer, extractor, reuse, begun, tally)
+            filler = Filler(
+                self.manifest, writer, extractor, reuse, begun, tally, ledger
+            )
             with self.reporting(todo):
-                run_blocks(todo, filler, self.workers())
+                run_blocks(todo, filler, self.workers(), filler.watch)
             if tally.bad and self.how.on_error == "stop":
                 raise bad_images_error(tally.bad, len(self.manifest))
             if len(tally.bad) == len(self.manifest):
@@ -323,27 +333,3 @@ class _Job:
 
     def workers(self) -> int:
         return self.how.workers or cores()
-
-
-def _report(
-    cache: FeatureCache, computed: int, working: float, seconds: float
-) -> ExtractReport:
-    images, skipped = len(cache), cache.skipped
-    bad = np.flatnonzero(cache.status != Status.OK).tolist()
-    return ExtractReport(
-        cache=cache.path,
-        images=images,
-        computed=computed,
-        reused=images - computed - skipped,
-        skipped=skipped,
-        embed_dim=cache.embed_dim,
-        classes=len(cache.classes),
-        fingerprint=cache.fingerprint,
-        seconds=round(seconds, 3),
-        images_per_second=round(computed / working, 1) if computed else 0.0,
-        bad_images=tuple(_bad_image(cache, row) for row in bad),
-    )
-
-
-def _bad_image(cache: FeatureCache, row: int) -> BadImage:
-    return BadImage(shown(cache.paths[row]), Status(int(cache.status[row])).reason)

@@ -1,21 +1,27 @@
 """Filling a cache: every block that is not done yet, on threads."""
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from featcache.core.blocks import Block
-from featcache.core.errors import BadImage, NumericError
+from featcache.core.errors import BadImage, DecoderHungError, NumericError
 from featcache.core.manifest import Manifest
 from featcache.core.progress import Progress
 from featcache.core.status import Status
 from featcache.core.text import shown
+from featcache.store.ledger import Ledger
 from featcache.store.reader import FeatureCache
 from featcache.store.reuse import Reuse
 from featcache.store.writer import CacheWriter
+from featcache.vision.isolation import SECONDS, suspicion
 from featcache.vision.pipeline import BlockRows, Extractor
+
+_SETTLED = (Status.OK, Status.QUARANTINED)  # never computed again for equal bytes
 
 
 class Tally:
@@ -74,15 +80,12 @@ def unfinished(blocks: Iterable[Block], begun: FeatureCache | None) -> list[Bloc
     -------
     list of Block
         Those whose bytes do not match their digest, and those with an image that
-        could not be used: it may have been mended.
+        could not be used: what stood in the way may be gone.
     """
     if begun is None:
         return list(blocks)
-    return [
-        block
-        for block in blocks
-        if not (begun.status[block.rows] == Status.OK).all() or not begun.sound(block)
-    ]
+    settled = np.isin(begun.status, _SETTLED)
+    return [b for b in blocks if not settled[b.rows].all() or not begun.sound(b)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +106,8 @@ class Filler:
         The unfinished cache as an interrupted run left it.
     tally : Tally
         Hears of every block.
+    ledger : Ledger
+        Knows what is being decoded, and what was when the last process died.
     """
 
     manifest: Manifest
@@ -111,6 +116,7 @@ class Filler:
     reuse: Reuse
     begun: FeatureCache | None
     tally: Tally
+    ledger: Ledger
 
     def __call__(self, block: Block, alive: Callable[[], None]) -> None:
         """Compute and write a block.
@@ -134,18 +140,57 @@ class Filler:
         self._take_over(block, rows)
         self.reuse.prefill(block, rows.features, rows.digests, rows.status)
         files = [self.manifest.file(i) for i in range(block.start, block.stop)]
-        self.extractor.fill(rows, files, lookup=self.reuse.lookup, alive=alive)
+        self._quarantine(block, rows, files)
+        self.extractor.fill(
+            rows,
+            files,
+            lookup=self.reuse.lookup,
+            alive=alive,
+            decoding=lambda row: self.ledger.decoding(block.start + row),
+        )
         self._check_finite(block, rows)
         self.writer.write(block, rows.features, rows.digests, rows.status)
         self.tally.add(block, rows)
 
+    def watch(self) -> None:
+        """Look for a decoder that never returns.
+
+        Raises
+        ------
+        DecoderHungError
+            Naming the image.
+        """
+        row = self.ledger.hung(SECONDS)
+        if row is not None:
+            raise DecoderHungError(
+                f"decoding {shown(self.manifest.paths[row])} does not end within "
+                f"{SECONDS:g} s; run the same command again: it is then tried apart, "
+                "left out and named"
+            )
+
     def _take_over(self, block: Block, rows: BlockRows) -> None:
-        """Keep the good rows of a finished block that has bad ones."""
+        """Keep what is settled of a finished block that has bad rows."""
         if self.begun is None or not self.begun.sound(block):
             return
-        good = np.flatnonzero(self.begun.status[block.rows] == Status.OK)
+        kept = np.flatnonzero(np.isin(self.begun.status[block.rows], _SETTLED))
         for name in ("features", "digests", "status"):
-            getattr(rows, name)[good] = self.begun.columns[name][block.rows][good]
+            getattr(rows, name)[kept] = self.begun.columns[name][block.rows][kept]
+        for row in kept.tolist():
+            if rows.status[row] == Status.QUARANTINED:
+                rows.reasons[row] = Status.QUARANTINED.reason
+
+    def _quarantine(self, block: Block, rows: BlockRows, files: list[Path]) -> None:
+        """Try what was in work when the last process died in one of its own."""
+        for index in self.ledger.suspects:
+            row = index - block.start
+            if not 0 <= row < block.size or rows.status[row] != Status.PENDING:
+                continue
+            reason = suspicion(files[row], self.extractor.view)
+            if reason is not None:
+                rows.status[row] = Status.QUARANTINED
+                rows.reasons[row] = reason
+                digest = hashlib.sha256(files[row].read_bytes()).digest()
+                rows.digests[row] = np.frombuffer(digest, np.uint8)
 
     def _check_finite(self, block: Block, rows: BlockRows) -> None:
         finite = np.isfinite(rows.features).all(axis=1)

@@ -1,66 +1,110 @@
 """`describe` and `verify`: what a file holds, and whether its bytes are right."""
 
+import os
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from featcache.core.errors import SpecError
 from featcache.core.manifest import SPLITS
 from featcache.core.progress import SILENT, Progress
 from featcache.core.reports import Report
 from featcache.core.text import shown
+from featcache.stages.origins import Origin
+from featcache.stages.sampling import Sample, check_sample
 from featcache.store.artifacts import open_model
 from featcache.store.reader import FeatureCache, open_cache
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyReport(Report):
-    """A cache whose every digest matches."""
+    """A cache whose every digest matches, and every sampled row."""
 
     cache: Path
     rows: int
     blocks: int
     bytes: int
     skipped: int  # rows whose image could not be used
+    sampled: int = 0  # rows that were computed again
+    largest_error: float | None = None  # of these, relative; None without a sample
     seconds: float
 
 
-def verify(cache: Path, *, progress: Progress = SILENT) -> VerifyReport:
-    """Check every digest of a cache.
+def verify(  # noqa: PLR0913 - the command's options
+    cache: str | os.PathLike[str],
+    *,
+    sample: int = 0,
+    seed: int = 0,
+    data: str | os.PathLike[str] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    progress: Progress = SILENT,
+) -> VerifyReport:
+    """Check every digest of a cache, and compute some rows again.
 
     Parameters
     ----------
-    cache : Path
+    cache : str or path
         The ``.h5`` file.
+    sample : int
+        How many random usable rows are computed again from their images.
+    seed : int
+        Which rows these are.
+    data : str or path, optional
+        Where the images are now, if not where they were.
+    weights : str or path, optional
+        Where the backbone's weights are now, if not where they were.
+    device : str
+        Where the network runs.
     progress : Progress
-        Hears how many rows are checked.
+        Hears how much is done.
 
     Returns
     -------
     VerifyReport
-        When all match.
+        When all is well.
 
     Raises
     ------
+    DamagedRowsError
+        Naming every row that is not as it should be: its digest, its image, or its
+        feature beyond `featcache.core.tolerances.tolerance`.
     CacheCorruptError
-        Naming the first row that does not.
+        When the paths and labels are damaged.
+    CacheMismatchError
+        When the weights are not those that made the cache.
+    DataError
+        When there is no folder of images.
+    SpecError
+        When sample or seed is negative.
     """
     began = time.perf_counter()
-    opened = FeatureCache(cache)
-    progress.begin("verify", len(opened), unit="row")
-    try:
-        opened.check(progress.advance)
-    finally:
-        progress.end()
-    return VerifyReport(
-        cache=cache,
-        rows=len(opened),
-        blocks=sum(1 for _ in opened.blocks()),
-        bytes=opened.header.length,
-        skipped=opened.skipped,
-        seconds=round(time.perf_counter() - began, 3),
-    )
+    path = Path(cache)
+    for name, number in {"sample": sample, "seed": seed}.items():
+        if number < 0:
+            raise SpecError(f"{name} must be at least 0, got {number}")
+    with FeatureCache(path) as opened:
+        progress.begin("verify", len(opened), unit="row")
+        try:
+            opened.check(progress.advance)
+        finally:
+            progress.end()
+        checked = Sample(0, 0.0)
+        if sample:
+            origin = Origin(data, weights, device)
+            checked = check_sample(opened, sample, seed, origin, progress)
+        return VerifyReport(
+            cache=path,
+            rows=len(opened),
+            blocks=sum(1 for _ in opened.blocks()),
+            bytes=opened.header.length,
+            skipped=opened.skipped,
+            sampled=checked.rows,
+            largest_error=checked.largest_error if sample else None,
+            seconds=round(time.perf_counter() - began, 3),
+        )
 
 
 def describe(file: Path) -> dict[str, Any]:

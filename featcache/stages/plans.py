@@ -128,19 +128,31 @@ def _bytes_are_the_same(
         return True
 
     def same(row: int) -> bool:
-        digest = _digest(manifest.file(row))
+        digest = image_digest(manifest.file(row))
         return bool(digest == cache.columns["digests"][row].tobytes())
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return all(pool.map(same, rows.tolist()))
 
 
-def _digest(file: Path) -> bytes:
+def image_digest(file: Path) -> bytes:
+    """Return the digest of an image file as a cache holds it.
+
+    Parameters
+    ----------
+    file : Path
+        Read whole, in pieces.
+
+    Returns
+    -------
+    bytes
+        sha256, 32 bytes; zeros for a file that cannot be read.
+    """
     try:
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").digest()
     except OSError:
-        return bytes(32)  # as the cache has it for a file that cannot be read
+        return bytes(32)
 
 
 def mismatch(header: Header, wanted: FeatureSpec) -> CacheMismatchError:

@@ -17,9 +17,11 @@ from featcache.core.reports import EpochRecord, TrainReport
 from featcache.core.specs import LogRegSpec, SgdSpec
 from featcache.core.text import listed, plural, shown
 from featcache.stages.extraction import CACHE_FOLDER
+from featcache.stages.outcome import warn_of_leaks
 from featcache.stages.runs import run_folder, save_run
 from featcache.store.artifacts import Model
-from featcache.store.reader import FeatureCache, open_cache
+from featcache.store.opening import Paths, open_cache
+from featcache.store.table import FeatureTable
 from featcache.train.sgd import Fitted
 
 
@@ -53,7 +55,7 @@ class Trained:
 
 
 def fit_head(
-    cache: FeatureCache | str | os.PathLike[str] | None = None,
+    cache: FeatureTable | Paths | None = None,
     spec: SgdSpec | LogRegSpec | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
@@ -63,8 +65,9 @@ def fit_head(
 
     Parameters
     ----------
-    cache : FeatureCache or path, optional
-        The newest file in ``cache/`` without it.
+    cache : FeatureCache, path, pattern or paths, optional
+        Several files are read as one, as `featcache.open_cache` does; the newest file
+        in ``cache/`` without it.
     spec : SgdSpec or LogRegSpec, optional
         Which solver, and its settings; SGD with the classic tutorial's numbers
         without it.
@@ -87,7 +90,7 @@ def fit_head(
     """
     began = time.perf_counter()
     spec = spec or SgdSpec()
-    opened = cache if isinstance(cache, FeatureCache) else open_cache(_file(cache))
+    opened = cache if isinstance(cache, FeatureTable) else open_cache(_file(cache))
     train, val, test = (opened.features(s) for s in ("train", "val", "test"))
     _check_classes(opened, train)
     if opened.skipped:
@@ -95,12 +98,13 @@ def fit_head(
             f"{plural(opened.skipped, 'image')} of the cache could not be read and "
             "take no part"
         )
+    warn_of_leaks(opened, progress)
     fitted, solver, chosen = _fit(train, val if len(val) else None, opened, spec)
     for note in fitted.notes:
         progress.say(note)
     report = _report(fitted, solver, train, test, began)
     settings = {**asdict(spec), **chosen, "cache": shown(opened.path)}
-    folder = run_folder(f"fit-head-{opened.path.stem}-{solver}", out)
+    folder = run_folder(f"fit-head-{opened.name}-{solver}", out)
     report = save_run(folder, _model(opened, fitted.head), report, settings)
     return Trained(report.model, fitted.head, report)
 
@@ -132,14 +136,14 @@ def newest_cache(folder: Path = CACHE_FOLDER) -> Path:
     return max(files, key=lambda path: path.stat().st_mtime_ns)
 
 
-def _file(cache: str | os.PathLike[str] | None) -> Path:
-    return newest_cache() if cache is None else Path(cache)
+def _file(cache: Paths | None) -> Paths:
+    return newest_cache() if cache is None else cache
 
 
 def _fit(
     train: Features,
     val: Features | None,
-    cache: FeatureCache,
+    cache: FeatureTable,
     spec: SgdSpec | LogRegSpec,
 ) -> tuple[Fitted, str, dict[str, Any]]:
     classes = len(cache.classes)
@@ -155,7 +159,7 @@ def _fit(
             return fitted, "logreg", {"chosen_C": C}
 
 
-def _check_classes(cache: FeatureCache, train: Features) -> None:
+def _check_classes(cache: FeatureTable, train: Features) -> None:
     counts = np.bincount(train.y, minlength=len(cache.classes))
     empty = [shown(cache.classes[c]) for c in np.flatnonzero(counts == 0)]
     if empty:
@@ -184,7 +188,7 @@ def _report(
     )
 
 
-def _model(cache: FeatureCache, head: LinearHead) -> Model:
+def _model(cache: FeatureTable, head: LinearHead) -> Model:
     spec = cache.spec
     return Model(
         head=head,
@@ -192,7 +196,7 @@ def _model(cache: FeatureCache, head: LinearHead) -> Model:
         view=spec.view,
         backbone=spec.backbone,
         weights_sha256=spec.weights_sha256,
-        weights=str(cache.header.provenance.get("weights", {}).get("source", "")),
+        weights=str(cache.provenance.get("weights", {}).get("source", "")),
         state=None,
         report={},
         precision=spec.precision,

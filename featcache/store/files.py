@@ -4,6 +4,7 @@ POSIX calls are used where they are; each has a stand-in for systems without it.
 """
 
 import errno
+import glob
 import os
 import shutil
 import threading
@@ -57,7 +58,10 @@ def _remedy(error: OSError) -> str:
     if error.errno in _FORBIDDEN:
         return "; choose a folder that you may write to"
     if error.errno == errno.EFBIG:
-        return "; choose a file system that takes files of this size"
+        return (
+            "; choose a file system that takes files of this size, or raise the limit "
+            "(ulimit -f)"
+        )
     if error.errno in _NO_LOCKS:
         return "; choose a folder on a file system that has locks"
     return ""
@@ -83,7 +87,7 @@ def replacing(path: Path) -> Iterator[Path]:
     StorageError
         When the system refuses.
     """
-    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    partial = path.with_name(_temporary(path, uuid4().hex))
     with storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -93,6 +97,23 @@ def replacing(path: Path) -> Iterator[Path]:
             sync_folder(path.parent)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def _temporary(path: Path, unique: str) -> str:
+    return f".{path.name}.{unique}.partial"
+
+
+def sweep(path: Path) -> None:
+    """Remove what killed processes left of `replacing`.
+
+    Parameters
+    ----------
+    path : Path
+        What they were writing; nobody else may be writing it now.
+    """
+    pattern = _temporary(Path(glob.escape(path.name)), "[0-9a-f]" * 32)
+    for left in path.parent.glob(pattern):
+        left.unlink(missing_ok=True)
 
 
 def sync_file(path: Path) -> None:

@@ -4,21 +4,26 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from featcache.core.errors import CacheBusyError
+from featcache.core.progress import SILENT, Progress
 from featcache.core.text import shown
 from featcache.store.files import storing
 
 _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
 _TEXT = 1 << 20  # Windows locks bytes: one behind the text, so that others can read it
+_POLL = 0.25  # seconds between two looks at a lock that another holds
 
 
 @contextmanager
-def writing(cache: Path) -> Iterator[None]:
+def writing(
+    cache: Path, *, wait: bool = False, progress: Progress = SILENT
+) -> Iterator[bool]:
     """Hold the right to write a cache.
 
     The lock is the operating system's, on ``NAME.h5.lock``: a process that dies,
@@ -28,16 +33,20 @@ def writing(cache: Path) -> Iterator[None]:
     ----------
     cache : Path
         ``NAME.h5``; its folder is made.
+    wait : bool
+        Wait for another holder to end, however long that takes.
+    progress : Progress
+        Told once for whom.
 
     Yields
     ------
-    None
-        While the lock is held.
+    bool
+        Whether there was a wait; the lock is held meanwhile.
 
     Raises
     ------
     CacheBusyError
-        Naming the holder, when another process has it.
+        Naming the holder, when another process has it and ``wait`` is off.
     StorageError
         When the folder cannot be written.
     """
@@ -45,20 +54,26 @@ def writing(cache: Path) -> Iterator[None]:
     with storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         fd = _acquire(path)
+    busy = fd is None
+    if busy and wait:
+        progress.say(f"{shown(cache)} is being written by {_holder(path)}; waiting")
+        with storing(path):
+            fd = _await(path)
     if fd is None:
         raise CacheBusyError(
-            f"{shown(cache)} is being written by {_holder(path)}; wait for it to end, "
-            "or choose another file with --cache"
+            f"{shown(cache)} is being written by {_holder(path)}; wait for it to end "
+            "(--wait does), or choose another file with --cache"
         )
     try:
         with storing(path):
             _sign(fd)
-        yield
+        yield busy
     finally:
         # Removed while still held, so that nobody can hold a lock on a dead name.
         with suppress(OSError):
             path.unlink()
-        os.close(fd)
+        with suppress(OSError):  # what was written is safe, and the lock is gone
+            os.close(fd)
 
 
 def _acquire(path: Path) -> int | None:
@@ -74,6 +89,13 @@ def _acquire(path: Path) -> int | None:
                 if os.path.samestat(os.fstat(fd), path.stat()):
                     stack.pop_all()
                     return fd
+
+
+def _await(path: Path) -> int:
+    """Return a locked descriptor as soon as there is one to have."""
+    while (fd := _acquire(path)) is None:
+        time.sleep(_POLL)  # Ctrl-C ends it
+    return fd
 
 
 def _try_lock(fd: int) -> bool:

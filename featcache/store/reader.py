@@ -5,31 +5,37 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.core.blocks import Block, plan_blocks
 from featcache.core.digests import array_digest
-from featcache.core.errors import CacheCorruptError, SpecError, StorageError
-from featcache.core.features import Features
+from featcache.core.errors import (
+    BadImage,
+    CacheCorruptError,
+    DamagedRowsError,
+    StorageError,
+)
 from featcache.core.manifest import SPLITS
-from featcache.core.metrics import Labels
 from featcache.core.reports import ExtractReport
 from featcache.core.specs import FeatureSpec
 from featcache.core.status import Status
-from featcache.core.text import plural, shown
+from featcache.core.text import listed, plural, shown
+from featcache.store.checking import unsound
 from featcache.store.header import Header, header_of, open_file
 from featcache.store.layout import manifest_digest
+from featcache.store.table import FeatureTable
 
 CHECKED_ON_OPEN = 256 << 20  # bytes; larger caches are checked by verify alone
+
+NAMED = 20  # rows in the text of an error; all of them are in its ``rows``
 
 _BLOCK_COLUMNS = ("features", "digests", "status")
 
 
-class FeatureCache:
+class FeatureCache(FeatureTable):
     """A complete cache file, mapped read-only.
 
     Rows are read at memory speed and any number of processes may read at once. A
@@ -73,17 +79,6 @@ class FeatureCache:
             for name, c in self.header.columns.items()
         }
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Let go of the file; arrays handed out before stay readable."""
         self.columns = {}
@@ -94,22 +89,15 @@ class FeatureCache:
     def __len__(self) -> int:
         return self.header.rows
 
-    def __repr__(self) -> str:
-        spec = self.spec
-        return (
-            f"<FeatureCache {shown(self.path)}: {plural(len(self), 'image')}, "
-            f"{spec.backbone}, {self.embed_dim} x {spec.dtype}>"
-        )
-
     @property
     def spec(self) -> FeatureSpec:
         """What made the features: the identity of the cache."""
         return self.header.spec
 
     @property
-    def fingerprint(self) -> str:
-        """The sha256 of the spec."""
-        return self.spec.fingerprint
+    def provenance(self) -> Mapping[str, Any]:
+        """Versions, host, times: recorded, not identity."""
+        return self.header.provenance
 
     @property
     def embed_dim(self) -> int:
@@ -121,59 +109,23 @@ class FeatureCache:
         """C class names in label order."""
         return tuple(os.fsdecode(name) for name in self.columns["classes"].tolist())
 
-    @property
-    def labels(self) -> Labels:
-        """Label of each row, int32 (N,)."""
-        return self.columns["labels"]
-
-    @property
-    def splits(self) -> npt.NDArray[np.uint8]:
-        """Number of each row's split in ``("train", "val", "test")``, uint8 (N,)."""
-        return self.columns["splits"]
-
-    @property
-    def paths(self) -> npt.NDArray[np.bytes_]:
-        """Path of each row's image, relative to the data folder, bytes (N,)."""
-        return self.columns["paths"]
-
-    @property
-    def status(self) -> npt.NDArray[np.uint8]:
-        """`Status` of each row, uint8 (N,)."""
-        return self.columns["status"]
-
-    @property
-    def skipped(self) -> int:
-        """How many rows have no feature, because their image could not be used."""
-        return int((self.status != Status.OK).sum())
-
-    def features(self, split: str | None = None) -> Features:
-        """Return the features of a split; rows of unusable images are left out.
+    def take(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Return the features of some rows.
 
         Parameters
         ----------
-        split : {"train", "val", "test"}, optional
-            All rows without it.
+        rows : ndarray of int64, shape (n,)
+            Row numbers, in rising order.
 
         Returns
         -------
-        Features
-            X (n, D) in the stored dtype, a view of the file where no row is left
-            out; y (n,) int32.
-
-        Raises
-        ------
-        SpecError
-            When the name is none of a split.
+        ndarray, shape (n, D)
+            In the stored dtype; a view of the file where the rows lie together.
         """
-        if split is not None and split not in SPLITS:
-            raise SpecError(f"unknown split {split!r}; expected {', '.join(SPLITS)}")
-        chosen = self.status == Status.OK
-        if split is not None:
-            chosen &= self.splits == SPLITS.index(split)
-        rows = np.flatnonzero(chosen)
         together = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
         key: Any = slice(rows[0], rows[-1] + 1) if together else rows
-        return Features(self.columns["features"][key], self.labels[key], rows)
+        features: npt.NDArray[Any] = self.columns["features"][key]
+        return features
 
     def blocks(self) -> Iterator[Block]:
         """Return the blocks of the file.
@@ -211,16 +163,19 @@ class FeatureCache:
         """
         return manifest_digest(self.manifest_columns()) == self.header.manifest_sha256
 
-    def manifest_columns(self) -> dict[str, npt.NDArray[Any]]:
-        """Return the columns that came from the folder.
+    def check_manifest(self) -> None:
+        """Refuse a cache whose paths, labels, splits or classes are damaged.
 
-        Returns
-        -------
-        dict of str to ndarray
-            As `featcache.core.manifest.Manifest.columns` gives them.
+        Raises
+        ------
+        CacheCorruptError
+            When they do not match their digest: nothing can tell what they were.
         """
-        names = ("classes", "paths", "labels", "splits", "sizes", "mtimes_ns")
-        return {name: self.columns[name] for name in names}
+        if not self.manifest_sound():
+            raise CacheCorruptError(
+                f"{shown(self.path)} is damaged: its paths or labels do not match "
+                "their digest; delete it and run 'featcache extract' again"
+            )
 
     def check_values(self) -> None:
         """Refuse labels, splits and states that cannot be.
@@ -262,26 +217,54 @@ class FeatureCache:
         Raises
         ------
         CacheCorruptError
-            Saying how many rows are wrong, and which is the first.
+            When the paths and labels are damaged, or values cannot be.
+        DamagedRowsError
+            Naming every row of the blocks that do not match their digests.
         """
-        if not self.manifest_sound():
-            raise CacheCorruptError(
-                f"{shown(self.path)} is damaged: its paths or labels do not match "
-                "their digest; delete it and run 'featcache extract' again"
-            )
-        self.check_values()
-        bad: list[Block] = []
-        for block in self.blocks():
-            if not self.sound(block):
-                bad.append(block)
-            advance(block.size)
+        self.check_manifest()
+        bad = self.unsound(advance)
+        if not bad or self._never_written(bad):
+            self.check_values()
         if bad:
-            raise CacheCorruptError(
-                f"{shown(self.path)} is damaged: {plural(len(bad), 'block')} of rows "
-                f"do not match their digests, the first at row {bad[0].start} "
-                f"({shown(self.paths[bad[0].start])}); delete it and run "
-                "'featcache extract' again"
-            )
+            raise _damaged(self, bad)
+
+    def _never_written(self, bad: list[Block]) -> bool:
+        journal = self.columns["journal"]
+        return any(not journal[block.index].any() for block in bad)
+
+    def unsound(self, advance: Callable[[int], None] = lambda _: None) -> list[Block]:
+        """Return the blocks that do not match their digests.
+
+        Parameters
+        ----------
+        advance : callable
+            Told how many more rows are checked.
+
+        Returns
+        -------
+        list of Block
+            In order; all blocks are looked at, on one thread per core.
+        """
+        return unsound(self.blocks(), self.sound, advance)
+
+
+def _damaged(cache: FeatureCache, bad: list[Block]) -> DamagedRowsError:
+    rows = [
+        BadImage(
+            shown(cache.paths[row]),
+            f"row {row}: its block {block.index} does not match its digest",
+        )
+        for block in bad
+        for row in range(block.start, block.stop)
+    ]
+    return DamagedRowsError(
+        f"{shown(cache.path)} is damaged: {plural(len(bad), 'block')} of rows do not "
+        f"match their digests, the first at row {bad[0].start} "
+        f"({listed((row.path for row in rows), NAMED)}); run 'featcache verify "
+        "--repair' with the images at hand, or delete it and run 'featcache extract' "
+        "again",
+        rows,
+    )
 
 
 def _mapped(file: BinaryIO, header: Header) -> mmap.mmap:

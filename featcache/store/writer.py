@@ -6,6 +6,7 @@ done only when its digest in the journal matches its bytes.
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,13 +16,14 @@ import numpy.typing as npt
 
 from featcache.core.blocks import Block
 from featcache.core.digests import array_digest
-from featcache.core.errors import CacheCorruptError
+from featcache.core.errors import CacheCorruptError, StorageError
 from featcache.core.specs import FeatureSpec
 from featcache.core.text import shown
 from featcache.store.files import (
     allocate,
     replacing,
     storing,
+    sweep,
     sync_folder,
     write_at,
 )
@@ -72,6 +74,8 @@ def create(
 ) -> None:
     """Create a cache file without rows, with all of its space.
 
+    The caller holds the cache's lock: what killed calls left of this file is removed.
+
     Parameters
     ----------
     path : Path
@@ -91,6 +95,8 @@ def create(
         When the disk is too small or the folder cannot be written.
     """
     skeleton = compose(spec, manifest, embed_dim, provenance)
+    with storing(path):
+        sweep(path)  # each is as large as the whole cache
     with replacing(path) as temporary:
         fd = os.open(temporary, _FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
         try:
@@ -136,12 +142,16 @@ class CacheWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._close()
+        # A failure here says nothing of the file: it is not complete in any case.
+        with suppress(OSError):
+            self._close()
 
     def _close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        # Forgotten first: a close that fails has closed, and the number may be
+        # another file's by the next try.
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def write(
         self,
@@ -203,15 +213,27 @@ class CacheWriter:
         CacheCorruptError
             When a block is still missing: a bug, kept from becoming a wrong cache.
         StorageError
-            When the disk fails.
+            When the disk fails, or another host has put its own file in this place.
         """
         with storing(target):
             if not self._journal().any(axis=1).all():
                 raise CacheCorruptError(f"{shown(self.path)} still lacks blocks")
             os.fsync(self._fd)
+            self._require_own_name()
             self._close()  # Windows does not rename a file that is open
+            # All rows are here and durable. After the rename, nobody would come back
+            # to remove what a kill left.
+            old_path(target).unlink(missing_ok=True)
             self.path.replace(target)
             sync_folder(target.parent)
+
+    def _require_own_name(self) -> None:
+        """Refuse to publish what another host put here, where locks do not reach."""
+        if not os.path.samestat(os.fstat(self._fd), self.path.stat()):
+            raise StorageError(
+                f"{shown(self.path)} was replaced by another process while this one "
+                "wrote it; let only one host at a time write a cache"
+            )
 
     def _journal(self) -> npt.NDArray[np.uint8]:
         column = self.header.columns["journal"]

@@ -8,7 +8,7 @@ workers overlap and nothing is copied between processes.
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,9 @@ from featcache.vision.forward import Embed
 from featcache.vision.views import render
 
 Lookup = Callable[[bytes], Floats | None]
+Decoding = Callable[[int], AbstractContextManager[None]]
+
+_PATIENCE = 10.0  # seconds in all for workers to stop, when one of them cannot
 
 
 @dataclass
@@ -104,6 +107,7 @@ class Extractor:
         *,
         lookup: Lookup = lambda _: None,
         alive: Callable[[], None] = lambda: None,
+        decoding: Decoding = lambda _: nullcontext(),
     ) -> None:
         """Compute the pending rows of a block.
 
@@ -117,11 +121,14 @@ class Extractor:
             From an image's digest to its feature, where that is known already.
         alive : callable
             Called before each image; raises to stop the work.
+        decoding : callable
+            From a row to a context in which its bytes are decoded.
         """
         batch: list[tuple[int, npt.NDArray[np.uint8]]] = []
         for row in np.flatnonzero(rows.status == Status.PENDING).tolist():
             alive()
-            pixels = self._pixels(rows, row, files[row], lookup)
+            with decoding(row):
+                pixels = self._pixels(rows, row, files[row], lookup)
             if pixels is not None:
                 batch.append((row, pixels))
             if len(batch) == self.batch_size:
@@ -167,6 +174,7 @@ def run_blocks(
     blocks: Iterable[Block],
     work: Callable[[Block, Callable[[], None]], None],
     workers: int,
+    watch: Callable[[], None] = lambda: None,
 ) -> None:
     """Work through blocks on threads.
 
@@ -179,11 +187,15 @@ def run_blocks(
         stop.
     workers : int
         Number of threads.
+    watch : callable
+        Called several times a second; raises to give up, and then workers that do
+        not stop within seconds are left behind.
 
     Raises
     ------
     Exception
-        The first that a worker raised; the others stop at their next image.
+        The first that a worker raised, or ``watch``; the others stop at their next
+        image.
     KeyboardInterrupt
         After every worker has stopped.
     """
@@ -193,18 +205,26 @@ def run_blocks(
         try:
             for thread in threads:
                 thread.start()
-            _wait(threads)
-        except BaseException:
+            _wait(threads, watch)
+        except KeyboardInterrupt:
             crew.stop.set()
             _wait(threads)
+            raise
+        except BaseException:
+            crew.stop.set()
+            for thread in threads:
+                thread.join(_PATIENCE / len(threads))
             raise
     if crew.failures:
         raise crew.failures[0]
 
 
-def _wait(threads: Iterable[threading.Thread]) -> None:
+def _wait(
+    threads: Iterable[threading.Thread], watch: Callable[[], None] = lambda: None
+) -> None:
     for thread in threads:
         while thread.is_alive():
+            watch()
             thread.join(0.2)  # a join without a limit cannot be interrupted on Windows
 
 

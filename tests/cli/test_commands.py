@@ -40,7 +40,7 @@ def test_the_three_commands_end_in_a_classifier(run, shared_photos):
     assert report["cache"] == "cache/photos-resnet18.h5"
     assert set(report) == {
         "cache", "images", "computed", "reused", "skipped", "embed_dim", "classes",
-        "fingerprint", "seconds", "images_per_second", "bad_images",
+        "fingerprint", "seconds", "images_per_second", "bad_images", "duplicates",
     }  # fmt: skip
     again = json.loads(
         run("extract", shared_photos, "--weights", "random:0", "--json").stdout

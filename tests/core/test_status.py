@@ -8,9 +8,10 @@ from featcache.core.status import Status, UnusableImageError
 
 def test_numbers_are_part_of_the_format():
     """A change here would give old caches another meaning."""
-    names = "PENDING OK UNREADABLE NOT_AN_IMAGE DAMAGED TOO_LARGE UNSUPPORTED"
+    names = "PENDING OK UNREADABLE NOT_AN_IMAGE DAMAGED TOO_LARGE UNSUPPORTED "
+    names += "QUARANTINED"
     assert [s.name for s in sorted(Status)] == names.split()
-    assert [int(s) for s in sorted(Status)] == list(range(7))
+    assert [int(s) for s in sorted(Status)] == list(range(8))
 
 
 @pytest.mark.parametrize("status", Status, ids=lambda s: s.name)

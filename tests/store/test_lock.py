@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -177,3 +179,58 @@ def test_a_folder_that_may_not_be_written_is_an_error(cache, monkeypatch):
         writing(cache),
     ):
         pass
+
+
+class Hearer:
+    """A listener that remembers lines and expects nothing else."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line):
+        """Write the line down."""
+        self.lines.append(line)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_wait_ends_with_the_other_process(cache, number):
+    """However it ends; the user is told once for whom the wait is."""
+    hearer = Hearer()
+    with holder(cache) as process:
+        timer = threading.Timer(1.0, process.send_signal, [number])
+        began = time.perf_counter()
+        timer.start()
+        with writing(cache, wait=True, progress=hearer) as waited:
+            assert waited
+            assert 0.9 < time.perf_counter() - began < 10
+            with pytest.raises(CacheBusyError), writing(cache):
+                pass
+        timer.join()
+    expected = f"cache.h5 is being written by process {process.pid} on "
+    assert len(hearer.lines) == 1
+    assert expected in hearer.lines[0]
+    assert hearer.lines[0].endswith("; waiting")
+    assert names(cache.parent) == []
+
+
+def test_a_free_cache_needs_no_wait(cache):
+    """Nothing is said, and the caller knows."""
+    hearer = Hearer()
+    with writing(cache, wait=True, progress=hearer) as waited:
+        assert not waited
+    assert hearer.lines == []
+
+
+def test_ctrl_c_ends_a_wait(cache, monkeypatch):
+    """The other holder keeps what it has."""
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with writing(cache):
+        monkeypatch.setattr(time, "sleep", interrupt)
+        with pytest.raises(KeyboardInterrupt), writing(cache, wait=True):
+            pass
+        with pytest.raises(CacheBusyError), writing(cache):
+            pass
+    assert names(cache.parent) == []

@@ -6,9 +6,15 @@ import os
 import numpy as np
 import pytest
 
-from featcache.core.errors import CacheCorruptError, SpecError, StorageError
+from featcache.core.errors import (
+    CacheCorruptError,
+    DamagedRowsError,
+    SpecError,
+    StorageError,
+)
 from featcache.core.manifest import TRAIN, VAL
 from featcache.core.status import Status
+from featcache.core.text import shown
 from featcache.store import reader
 from featcache.store.reader import FeatureCache, open_cache
 from featcache.store.writer import partial_path
@@ -108,19 +114,22 @@ def test_every_flipped_bit_of_the_content_is_found(path):
     open_cache(path).close()
 
 
-def test_check_names_the_first_wrong_row(content, path):
-    """How many blocks, which row, which image; and it tells how far it is."""
+def test_check_names_every_wrong_row(content, path):
+    """How many blocks, which rows, which images; and it tells how far it is."""
     with FeatureCache(path) as cache:
         features = cache.header.columns["features"]
     data = bytearray(path.read_bytes())
     for row in (9, 17):
         data[features.row_offset(row)] ^= 1
     path.write_bytes(data)
-    message = r"2 blocks of rows .* the first at row 8 \(00008.jpg\); delete it"
+    message = r"2 blocks of rows .* the first at row 8 \(00008.jpg, 00009.jpg, .*--rep"
     seen = []
     with FeatureCache(path) as cache:
-        with pytest.raises(CacheCorruptError, match=message):
+        with pytest.raises(DamagedRowsError, match=message) as caught:
             cache.check(seen.append)
+        assert [row.path for row in caught.value.rows] == [
+            shown(path) for path in cache.paths[8:]
+        ]
         assert [cache.sound(block) for block in cache.blocks()] == [True, False, False]
     assert seen == [8, 8, 4]
 
@@ -151,7 +160,7 @@ def test_a_truncated_file_is_refused(path, cut):
         pytest.param(("labels", 0, 3), "labels go from 0 to 3, not", id="C"),
         pytest.param(("labels", 5, -1), "labels go from -1 to 2", id="negative"),
         pytest.param(("splits", 2, 3), "splits go from 0 to 3", id="split"),
-        pytest.param(("status", 19, 7), "status go from 1 to 7", id="status"),
+        pytest.param(("status", 19, max(Status) + 1), "status go from 1", id="status"),
         pytest.param(("status", 8, 0), "never finished: 1 row not", id="pending"),
     ],
 )

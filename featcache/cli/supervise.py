@@ -1,0 +1,99 @@
+"""Supervision: a decoder that takes the process down costs one image, not the run.
+
+``featcache extract`` works in a child process. When native code crashes or hangs there,
+the child is started again: it finds in the ledger what it was decoding, tries that in a
+process of its own, leaves it out if need be, and goes on.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from types import FrameType
+
+import click
+
+from featcache.vision.isolation import crashed
+
+CHILD = "FEATCACHE_CHILD"  # set in the process that does the work
+HUNG = 75  # exit code of a child whose decoder hangs: EX_TEMPFAIL, try again
+
+_MOST_RESTARTS = 1000
+_PR_SET_PDEATHSIG = 1  # of Linux' prctl(2)
+
+
+def is_child() -> bool:
+    """Tell whether this process is the one that does the work.
+
+    Returns
+    -------
+    bool
+        False in the process that the user started.
+    """
+    return CHILD in os.environ
+
+
+def end_with_parent() -> None:
+    """Have this process end when the one that the user started is killed."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def supervised(words: list[str]) -> int:
+    """Run the same command in a child, and again as often as native code fails it.
+
+    Parameters
+    ----------
+    words : list of str
+        The command's arguments, as typed.
+
+    Returns
+    -------
+    int
+        The exit code for this process.
+    """
+    code = 0
+    for _ in range(_MOST_RESTARTS):
+        code, stopped = _run([sys.executable, "-m", "featcache", *words])
+        if stopped or not (crashed(code) or code == HUNG):
+            break
+        click.echo(
+            "an image took the process down; it is tried apart, and left out and named "
+            "if it does so again",
+            err=True,
+        )
+    return code if code >= 0 else 128 - code  # as a shell reports a signal
+
+
+def _run(command: list[str]) -> tuple[int, bool]:
+    """Return a child's exit code, and whether it was told to stop.
+
+    What is sent to this process goes to the child.
+    """
+    received: list[int] = []
+    with subprocess.Popen(command, env={**os.environ, CHILD: "1"}) as child:  # noqa: S603
+
+        def forward(number: int, frame: FrameType | None) -> None:
+            del frame
+            received.append(number)
+            if number != signal.SIGINT or not _is_in_the_foreground():
+                child.send_signal(number)
+
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number and signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                signal.signal(number, forward)
+        return child.wait(), bool(received)
+
+
+def _is_in_the_foreground() -> bool:
+    """Tell whether a terminal's Ctrl-C reaches the child by itself."""
+    if sys.platform == "win32":
+        return True
+    try:
+        return os.tcgetpgrp(sys.stderr.fileno()) == os.getpgrp()
+    except OSError:
+        return False

@@ -1,0 +1,168 @@
+"""`status`: what became of a folder since its cache was made."""
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.core.changes import Digests, Rows, compare, rows_by_path, trusted
+from featcache.core.errors import CacheError, DataError
+from featcache.core.machine import cores
+from featcache.core.manifest import Manifest
+from featcache.core.progress import SILENT, Progress
+from featcache.core.reports import Report
+from featcache.core.status import Status
+from featcache.core.text import shown
+from featcache.stages.datasets import resolve_data
+from featcache.stages.plans import image_digest
+from featcache.stages.probing import newest_cache
+from featcache.store.reader import FeatureCache, open_cache
+from featcache.store.reuse import RACY_NS
+from featcache.store.writer import old_path, partial_path
+from featcache.vision.scan import scan
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusReport(Report):
+    """A folder compared with a cache; each image of either is told once."""
+
+    cache: Path
+    data: str
+    added: tuple[str, ...]
+    changed: tuple[str, ...]  # other content under the same path
+    removed: tuple[str, ...]
+    renamed: tuple[tuple[str, str], ...]  # old path, new path; equal content
+    relabelled: tuple[str, ...]  # same path and content, another class or split
+    unchanged: int
+    to_compute: int  # images that extract would send through the backbone
+
+
+def status(
+    cache: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | None = None,
+    *,
+    progress: Progress = SILENT,
+) -> StatusReport:
+    """Compare a cache with a folder as it is now; nothing is written.
+
+    Path, size and time are trusted as `extract` trusts them; every other image is
+    read, and its sha256 decides.
+
+    Parameters
+    ----------
+    cache : str or path, optional
+        The newest file in ``cache/`` without it.
+    data : str or path, optional
+        A folder or known data set; the one that the cache was made of without it.
+    progress : Progress
+        Hears how many images are read.
+
+    Returns
+    -------
+    StatusReport
+        What was added, changed, removed, renamed or relabelled.
+
+    Raises
+    ------
+    CacheError
+        When the cache is missing or damaged.
+    DataError
+        When the folder is missing, or none with images of classes.
+    """
+    path = newest_cache() if cache is None else Path(cache)
+    with open_cache(path) as opened:
+        if data is None:
+            folder = _recorded(opened)
+        else:
+            folder = resolve_data(data, progress=progress)
+        return _compared(opened, scan(folder), progress)
+
+
+def _recorded(cache: FeatureCache) -> Path:
+    recorded = cache.header.provenance.get("data")
+    if isinstance(recorded, str) and Path(recorded).is_dir():
+        return Path(recorded)
+    file = shown(cache.path)
+    where = f": there is no {shown(recorded)}" if isinstance(recorded, str) else ""
+    raise DataError(
+        f"the folder that {file} was made of is not known here{where}; name the "
+        f"folder: featcache status {file} DATA"
+    )
+
+
+def _compared(
+    cache: FeatureCache, manifest: Manifest, progress: Progress
+) -> StatusReport:
+    old, new = cache.columns, manifest.columns()
+    rows = rows_by_path(old, new)
+    digests = _digests(cache, manifest, rows, progress)
+    changes = compare(old, new, rows, digests)
+    renamed = zip(
+        _shown(cache.paths, changes.renamed[:, 0]),
+        _shown(manifest.paths, changes.renamed[:, 1]),
+        strict=True,
+    )
+    return StatusReport(
+        cache=cache.path,
+        data=shown(manifest.root.absolute()),
+        added=_shown(manifest.paths, changes.added),
+        changed=_shown(manifest.paths, changes.changed),
+        removed=_shown(cache.paths, changes.removed),
+        renamed=tuple(renamed),
+        relabelled=_shown(manifest.paths, changes.relabelled),
+        unchanged=changes.unchanged,
+        to_compute=changes.fresh(digests, _known(cache)),
+    )
+
+
+def _shown(paths: npt.NDArray[np.bytes_], rows: Rows) -> tuple[str, ...]:
+    return tuple(map(shown, paths[rows].tolist()))
+
+
+def _digests(
+    cache: FeatureCache, manifest: Manifest, rows: Rows, progress: Progress
+) -> Digests:
+    """Return every image's digest; only files that may have changed are read."""
+    began = int(cache.header.provenance.get("began_ns", 0))
+    same = trusted(cache.columns, manifest.columns(), rows, began - RACY_NS)
+    digests = np.zeros((len(manifest), 32), np.uint8)
+    digests[same] = cache.columns["digests"][rows[same]]
+    doubtful = np.flatnonzero(~same).tolist()
+    if not doubtful:
+        return digests
+    progress.begin("read", len(doubtful), unit="image")
+    try:
+        with ThreadPoolExecutor(cores()) as pool:
+            files: Iterable[Path] = map(manifest.file, doubtful)
+            for row, digest in zip(
+                doubtful, pool.map(image_digest, files), strict=True
+            ):
+                digests[row] = np.frombuffer(digest, np.uint8)
+                progress.advance(1)
+    finally:
+        progress.end()
+    return digests
+
+
+def _known(cache: FeatureCache) -> Digests:
+    """Return the digests of all that `extract` would find again."""
+    known = [cache.columns["digests"]]
+    for path in (partial_path(cache.path), old_path(cache.path)):
+        with suppress(CacheError), FeatureCache(path) as begun:
+            if begun.spec == cache.spec and begun.manifest_sound():
+                known += _finished(begun)
+    return np.concatenate(known)
+
+
+def _finished(begun: FeatureCache) -> list[Digests]:
+    """Return copies of the digests in an unfinished cache's finished blocks."""
+    return [
+        begun.columns["digests"][block.rows][begun.status[block.rows] == Status.OK]
+        for block in begun.blocks()
+        if begun.sound(block)
+    ]

@@ -1,0 +1,162 @@
+"""Where a cache's features came from: its images and its network, found again."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from featcache.core.errors import CacheCorruptError, CacheMismatchError, DataError
+from featcache.core.progress import SILENT, Progress
+from featcache.core.text import shown
+from featcache.stages.datasets import resolve_data
+from featcache.stages.sources import find_weights
+from featcache.store.reader import FeatureCache
+
+if TYPE_CHECKING:
+    from featcache.vision.pipeline import Extractor
+
+_BATCH, _LARGEST_BATCH = 8, 1024
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where to look for what a cache was made of.
+
+    Parameters
+    ----------
+    data : str or path, optional
+        The images' folder; the one that the cache recorded without it.
+    weights : str or path, optional
+        The backbone's weights; those that the cache recorded without it.
+    device : str
+        ``auto``, ``cpu``, ``cuda``.
+    """
+
+    data: str | os.PathLike[str] | None = None
+    weights: str | os.PathLike[str] | None = None
+    device: str = "auto"
+
+    def files(
+        self,
+        cache: FeatureCache,
+        rows: Sequence[int],
+        progress: Progress = SILENT,
+    ) -> list[Path]:
+        """Return where the images of some rows lie.
+
+        Parameters
+        ----------
+        cache : FeatureCache
+            With sound paths.
+        rows : sequence of int
+            Row numbers.
+        progress : Progress
+            Hears of a known data set that has to be fetched.
+
+        Returns
+        -------
+        list of Path
+            One for each row; not looked at yet.
+
+        Raises
+        ------
+        DataError
+            When there is no such folder.
+        CacheCorruptError
+            When a path leads out of the folder: the file is a hostile one.
+        """
+        recorded = cache.provenance.get("data")
+        if self.data is None and not isinstance(recorded, str):
+            raise DataError(
+                f"{shown(cache.path)} does not say where its images are; pass --data"
+            )
+        # What is recorded is a path, even where it is called as a known data set.
+        root = (
+            Path(str(recorded))
+            if self.data is None
+            else resolve_data(self.data, progress=progress)
+        )
+        if not root.is_dir():
+            raise DataError(
+                f"there is no folder {shown(root)}; say with --data where the images "
+                f"of {shown(cache.path)} are now"
+            )
+        return [root / _inside(cache, row) for row in rows]
+
+    def extractor(
+        self, cache: FeatureCache, progress: Progress = SILENT
+    ) -> "Extractor":
+        """Return what computes a cache's features again.
+
+        Parameters
+        ----------
+        cache : FeatureCache
+            Its view, precision and weights are taken.
+        progress : Progress
+            Hears of a download.
+
+        Returns
+        -------
+        Extractor
+            With the batch size of the time.
+
+        Raises
+        ------
+        CacheMismatchError
+            When the weights are not those that made the features.
+        WeightsError
+            When there are no weights of that name.
+        """
+        from featcache.vision.backbones import Backbone
+        from featcache.vision.forward import embedder, pick_device
+        from featcache.vision.pipeline import Extractor
+
+        spec = cache.spec
+        name = self.weights or _recorded_weights(cache)
+        source = find_weights(spec.backbone, name, progress=progress)
+        backbone = Backbone(spec.backbone, source.load())
+        if backbone.weights_sha256 != spec.weights_sha256:
+            raise CacheMismatchError(
+                f"weights_sha256 is {spec.weights_sha256[:12]}... in "
+                f"{shown(cache.path)}, but {shown(source.name)} has "
+                f"{backbone.weights_sha256[:12]}...; pass the weights that made it "
+                "with --weights"
+            )
+        batch_size = _recorded_batch(cache)
+        embed = embedder(
+            backbone,
+            spec.view,
+            device=pick_device(self.device),
+            precision=spec.precision,
+            batch_size=batch_size,
+        )
+        return Extractor(embed, spec.view, batch_size)
+
+
+def _inside(cache: FeatureCache, row: int) -> str:
+    name = os.fsdecode(cache.paths[row])
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not name or Path(name).drive:
+        raise CacheCorruptError(
+            f"{shown(cache.path)} names an image outside its folder: {shown(name)}; "
+            "it was not made by featcache"
+        )
+    return name
+
+
+def _recorded_weights(cache: FeatureCache) -> str:
+    source = cache.provenance.get("weights", {}).get("source")
+    if not source or not isinstance(source, str):
+        raise CacheMismatchError(
+            f"{shown(cache.path)} does not say which weights made it; pass --weights"
+        )
+    return source
+
+
+def _recorded_batch(cache: FeatureCache) -> int:
+    """Return the batch size of the time: equal batches give equal bytes."""
+    recorded = cache.provenance.get("batch_size")
+    if isinstance(recorded, int) and 1 <= recorded <= _LARGEST_BATCH:
+        return recorded
+    return _BATCH

@@ -1,0 +1,155 @@
+"""The ledger of images in work: who was being decoded when the process died.
+
+A decoder is native code: on hostile bytes it may crash or never return, and then no
+exception names the image. So each worker writes the row that it decodes into a small
+mapped file first, which outlives the process, and strikes it out afterwards.
+"""
+
+import mmap
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from featcache.store.files import storing, write_at
+
+_SLOTS = 1024  # threads at once; more than any machine has cores for
+_LINE = np.dtype([("row", "<i8"), ("since", "<i8")])  # row + 1, or 0; monotonic ns
+_LENGTH = _SLOTS * _LINE.itemsize  # bytes
+_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+_FLAGS |= getattr(os, "O_CLOEXEC", 0)
+
+
+def ledger_path(cache: Path) -> Path:
+    """Return where the ledger of a cache in work lies.
+
+    Parameters
+    ----------
+    cache : Path
+        ``NAME.h5``.
+
+    Returns
+    -------
+    Path
+        ``NAME.h5.inflight`` beside it.
+    """
+    return cache.with_name(f"{cache.name}.inflight")
+
+
+class Ledger:
+    """Which images are being decoded right now.
+
+    Parameters
+    ----------
+    path : Path
+        See `ledger_path`; removed when the work ends in any other way than death.
+
+    Attributes
+    ----------
+    suspects : tuple of int
+        Rows that were in work when the last process died.
+
+    Raises
+    ------
+    StorageError
+        On entering, when the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.suspects: tuple[int, ...] = ()
+        self._own = threading.local()
+        self._taken = iter(range(_SLOTS))
+        self._kept = False
+
+    def __enter__(self) -> Self:
+        with storing(self._path):
+            self._map = _mapped(self._path)
+        self._lines = np.frombuffer(self._map, _LINE)
+        rows = self._lines["row"]
+        self.suspects = tuple(sorted({int(r) - 1 for r in rows[rows > 0]}))
+        self._lines[:] = 0
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._kept:
+            return
+        del self._lines
+        with suppress(BufferError):  # a thread that was given up still holds it
+            self._map.close()
+        with suppress(OSError):
+            self._path.unlink()
+
+    @contextmanager
+    def decoding(self, row: int) -> Iterator[None]:
+        """Note that this thread decodes a row.
+
+        Parameters
+        ----------
+        row : int
+            Of the cache.
+
+        Yields
+        ------
+        None
+            To the decoder.
+        """
+        if not hasattr(self._own, "slot"):
+            self._own.slot = next(self._taken)  # next() of an iterator is atomic
+        self._lines[self._own.slot] = (row + 1, time.monotonic_ns())
+        try:
+            yield
+        finally:
+            self._lines[self._own.slot] = (0, 0)
+
+    def hung(self, seconds: float) -> int | None:
+        """Return a row whose decoding does not end, and keep it for the next run.
+
+        Parameters
+        ----------
+        seconds : float
+            How long one image may take.
+
+        Returns
+        -------
+        int or None
+            The row; None where all is well.
+        """
+        now = time.monotonic_ns()
+        for row, since in self._lines.tolist():
+            if row and now - since > seconds * 1e9:
+                self._kept = True
+                return int(row) - 1
+        return None
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    """Map the ledger, with all of its bytes on the disk."""
+    fd = os.open(path, _FLAGS, 0o666)
+    new = os.fstat(fd).st_size == 0
+    try:
+        try:
+            with open(fd, "rb", closefd=False) as file:
+                before = file.read(_LENGTH)
+            # A store into a mapped hole kills the process where the disk is full; a
+            # write is refused with a reason.
+            write_at(fd, before.ljust(_LENGTH, b"\0"), 0)
+            os.ftruncate(fd, _LENGTH)
+            return mmap.mmap(fd, _LENGTH)
+        finally:
+            os.close(fd)
+    except OSError:
+        if new:
+            path.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,178 @@
+"""What one cache file and several files read as one have in common."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.core.errors import SpecError
+from featcache.core.features import Features
+from featcache.core.manifest import SPLITS
+from featcache.core.metrics import Labels
+from featcache.core.specs import FeatureSpec
+from featcache.core.status import Status
+from featcache.core.text import plural, shown
+
+MANIFEST = ("classes", "paths", "labels", "splits", "sizes", "mtimes_ns")
+
+
+class FeatureTable(ABC):
+    """N rows: a feature, a label, a split, a path, a digest and a status each."""
+
+    path: Path
+    """The file; of several the first, or their pattern."""
+
+    columns: Mapping[str, npt.NDArray[Any]]
+    """By dataset name; the features of several files are had from `take` alone."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        spec = self.spec
+        return (
+            f"<{type(self).__name__} {shown(self.path)}: "
+            f"{plural(len(self), 'image')}, {spec.backbone}, "
+            f"{self.embed_dim} x {spec.dtype}>"
+        )
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the files; arrays handed out before stay readable."""
+
+    @abstractmethod
+    def check(self, advance: Callable[[int], None] = lambda _: None) -> None:
+        """Check every digest and refuse what is damaged.
+
+        Parameters
+        ----------
+        advance : callable
+            Told how many more rows are checked.
+
+        Raises
+        ------
+        CacheCorruptError
+            Naming every row that is wrong.
+        """
+
+    @abstractmethod
+    def take(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Return the features of some rows.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (n,)
+            Row numbers.
+
+        Returns
+        -------
+        ndarray, shape (n, D)
+            In the stored dtype.
+        """
+
+    @property
+    @abstractmethod
+    def spec(self) -> FeatureSpec:
+        """What made the features: the identity of the cache."""
+
+    @property
+    @abstractmethod
+    def provenance(self) -> Mapping[str, Any]:
+        """Versions, host, times: recorded, not identity."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> tuple[str, ...]:
+        """C class names in label order."""
+
+    @property
+    @abstractmethod
+    def embed_dim(self) -> int:
+        """D."""
+
+    @property
+    def name(self) -> str:
+        """A short name, fit for a file's."""
+        return self.path.stem
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 of the spec."""
+        return self.spec.fingerprint
+
+    @property
+    def labels(self) -> Labels:
+        """Label of each row, int32 (N,)."""
+        return self.columns["labels"]
+
+    @property
+    def splits(self) -> npt.NDArray[np.uint8]:
+        """Number of each row's split in ``("train", "val", "test")``, uint8 (N,)."""
+        return self.columns["splits"]
+
+    @property
+    def paths(self) -> npt.NDArray[np.bytes_]:
+        """Path of each row's image, relative to the data folder, bytes (N,)."""
+        return self.columns["paths"]
+
+    @property
+    def status(self) -> npt.NDArray[np.uint8]:
+        """`Status` of each row, uint8 (N,)."""
+        return self.columns["status"]
+
+    @property
+    def skipped(self) -> int:
+        """How many rows have no feature, because their image could not be used."""
+        return int((self.status != Status.OK).sum())
+
+    def features(self, split: str | None = None) -> Features:
+        """Return the features of a split; rows of unusable images are left out.
+
+        Parameters
+        ----------
+        split : {"train", "val", "test"}, optional
+            All rows without it.
+
+        Returns
+        -------
+        Features
+            X (n, D) in the stored dtype, y (n,) int32. Of one file, X is a view of
+            it where no row in between is left out; of several it is a copy.
+
+        Raises
+        ------
+        SpecError
+            When the name is none of a split.
+        """
+        if split is not None and split not in SPLITS:
+            raise SpecError(f"unknown split {split!r}; expected {', '.join(SPLITS)}")
+        chosen = self.status == Status.OK
+        if split is not None:
+            chosen &= self.splits == SPLITS.index(split)
+        rows = np.flatnonzero(chosen)
+        return Features(self.take(rows), self.labels[rows], rows)
+
+    def manifest_columns(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the columns that came from the folder.
+
+        Returns
+        -------
+        dict of str to ndarray
+            As `featcache.core.manifest.Manifest.columns` gives them.
+        """
+        return {name: self.columns[name] for name in MANIFEST}
