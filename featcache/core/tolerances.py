@@ -7,7 +7,7 @@ from featcache.core.specs import FeatureSpec
 
 # All relative to the largest value of the row.
 # float32: the order of its sums changes with batch size, threads, implementation and
-# processor; measured below 3e-6 for ResNets of every depth.
+# processor; measured up to 2e-6 for ResNet-18 and -50 (docs/reproducibility.md).
 FLOAT32 = 1e-5
 # float16 keeps 11 bits: rounding alone moves a value by up to 2**-11 = 4.9e-4.
 FLOAT16 = 1e-3
