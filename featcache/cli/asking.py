@@ -8,7 +8,13 @@ from typing import Any
 
 import click
 
-from featcache.cli.options import FILE, device_option, json_option, where_option
+from featcache.cli.options import (
+    FILE,
+    device_option,
+    json_option,
+    refuse_others,
+    where_option,
+)
 from featcache.cli.progress import Terminal
 from featcache.cli.render import (
     percent,
@@ -67,13 +73,23 @@ def predict(
 @where_option
 @device_option
 @json_option
+@click.pass_context
 def evaluate(
-    model: Path, data: str, split: str, weights: str | None, device: str, as_json: bool
+    ctx: click.Context,
+    /,
+    model: Path,
+    data: str,
+    split: str,
+    weights: str | None,
+    device: str,
+    as_json: bool,
 ) -> None:
     """Measure a model on labelled images or a cache.
 
     DATA is a folder, a known data set, or a cache that the model's backbone made.
     """
+    if Path(data).is_file():
+        refuse_others(ctx, {"weights", "device"}, "a cache")
     from featcache.stages.evaluation import evaluate as run
 
     report = run(

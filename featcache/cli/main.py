@@ -88,4 +88,6 @@ def run() -> None:
         # thread pools, aborts now and then after an interrupted forward pass.
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(end.code if isinstance(end.code, int) else 0)
+        if isinstance(end.code, str):
+            raise
+        os._exit(end.code or 0)

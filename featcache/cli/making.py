@@ -17,6 +17,7 @@ from featcache.cli.options import (
     exif_option,
     json_option,
     out_option,
+    refuse_others,
     sgd_options,
     weights_option,
 )
@@ -177,7 +178,7 @@ def fit_head(
 
     kind = SgdSpec if solver == "sgd" else LogRegSpec
     known = {f.name for f in fields(kind)}
-    _refuse_others(ctx, set(settings) - known, f"--solver {solver}")
+    refuse_others(ctx, set(settings) - known, f"--solver {solver}")
     chosen = {k: v for k, v in settings.items() if k in known and v != ()}
     result = run(cache, kind(**chosen), out=out, progress=Terminal())
     _show_training(result.report, as_json=as_json)
@@ -185,11 +186,10 @@ def fit_head(
 
 @click.command()
 @data_argument
-@click.option("--full", "mode", flag_value="full", help="Train every layer.")
+@click.option("--full", is_flag=True, help="Train every layer.")
 @click.option(
     "--head-only",
-    "mode",
-    flag_value="head-only",
+    is_flag=True,
     help="Train the head on augmented images; the backbone stays frozen.",
 )
 @click.option("--from-scratch", is_flag=True, help="Begin with random weights.")
@@ -216,7 +216,8 @@ def finetune(
     ctx: click.Context,
     /,
     data: str,
-    mode: str | None,
+    full: bool,
+    head_only: bool,
     from_scratch: bool,
     backbone: str,
     weights: str,
@@ -230,15 +231,15 @@ def finetune(
 
     DATA is a folder of class folders, or hymenoptera, hotdog or digits.
     """
-    if mode is None:
+    if full == head_only:
         raise click.UsageError("say what to train: --full or --head-only")
-    if mode == "head-only":
-        _refuse_others(ctx, {"from_scratch", "head_lr_mult"}, "--head-only")
+    if head_only:
+        refuse_others(ctx, {"from_scratch", "head_lr_mult"}, "--head-only")
     if from_scratch:
-        _refuse_others(ctx, {"weights"}, "--from-scratch")
+        refuse_others(ctx, {"weights"}, "--from-scratch")
     from featcache.stages.finetuning import finetune as run
 
-    spec = FinetuneSpec(full=mode == "full", from_scratch=from_scratch, **settings)
+    spec = FinetuneSpec(full=full, from_scratch=from_scratch, **settings)
     result = run(
         data,
         spec,
@@ -252,19 +253,11 @@ def finetune(
     _show_training(result.report, as_json=as_json)
 
 
-def _refuse_others(ctx: click.Context, names: set[str], option: str) -> None:
-    """Refuse options that were given but would do nothing."""
-    for param in ctx.command.params:
-        given = ctx.get_parameter_source(param.name or "")
-        if param.name in names and given is click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"{param.opts[-1]} does nothing with {option}")
-
-
 def _show_training(report: TrainReport, *, as_json: bool) -> None:
     if as_json:
         print_json(report.to_json())
         return
-    loss = "-" if report.val_loss is None else f"{report.val_loss:.4f}"
+    loss = "-" if report.val_loss is None else f"{report.val_loss:.4g}"
     rows = {
         "model": shown(report.model),
         "solver": report.solver,

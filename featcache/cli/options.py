@@ -115,3 +115,26 @@ def sgd_options(defaults: type[SgdSpec]) -> Callable[[Function], Function]:
         return function
 
     return add
+
+
+def refuse_others(ctx: click.Context, names: set[str], option: str) -> None:
+    """Refuse options that were given but would do nothing.
+
+    Parameters
+    ----------
+    ctx : click.Context
+        Of the command.
+    names : set of str
+        Parameters that have no part in this run.
+    option : str
+        What makes them useless, as the user typed it.
+
+    Raises
+    ------
+    click.UsageError
+        Naming the first of them.
+    """
+    for param in ctx.command.params:
+        given = ctx.get_parameter_source(param.name or "")
+        if param.name in names and given is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{param.opts[-1]} does nothing with {option}")

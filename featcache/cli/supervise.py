@@ -8,16 +8,19 @@ process of its own, leaves it out if need be, and goes on.
 import ctypes
 import os
 import signal
+import struct
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 
 import click
 
+from featcache.core.machine import CHILD
 from featcache.vision.isolation import crashed
 
-CHILD = "FEATCACHE_CHILD"  # set in the process that does the work
 HUNG = 75  # exit code of a child whose decoder hangs: EX_TEMPFAIL, try again
 
 _MOST_RESTARTS = 1000
@@ -43,7 +46,7 @@ def end_with_parent() -> None:
 
 
 def supervised(words: list[str]) -> int:
-    """Run the same command in a child, and again as often as native code fails it.
+    """Run the same command in a child, and again as often as an image fails it.
 
     Parameters
     ----------
@@ -55,26 +58,49 @@ def supervised(words: list[str]) -> int:
     int
         The exit code for this process.
     """
-    code = 0
-    for _ in range(_MOST_RESTARTS):
-        code, stopped = _run([sys.executable, "-m", "featcache", *words])
-        if stopped or not (crashed(code) or code == HUNG):
-            break
-        click.echo(
-            "an image took the process down; it is tried apart, and left out and named "
-            "if it does so again",
-            err=True,
-        )
+    code, known = 0, {0}
+    with tempfile.TemporaryDirectory() as folder:
+        note = Path(folder) / "ledger"
+        for _ in range(_MOST_RESTARTS):
+            # -P: a module in the user's folder must not take the place of another.
+            command = [sys.executable, "-P", "-m", "featcache", *words]
+            code, stopped = _run(command, note)
+            if stopped or not (crashed(code) or code == HUNG):
+                break
+            suspects = _suspects(note)
+            if suspects <= known:
+                click.echo(
+                    f"Error: the process crashed ({-code}), and not over an "
+                    "image; this is a bug, or a damaged installation",
+                    err=True,
+                )
+                break
+            known |= suspects
+            click.echo(
+                "an image took the process down; it is tried apart, and left out and "
+                "named if it does so again",
+                err=True,
+            )
     return code if code >= 0 else 128 - code  # as a shell reports a signal
 
 
-def _run(command: list[str]) -> tuple[int, bool]:
+def _suspects(note: Path) -> set[int]:
+    """Return what was in work when the child died, as its ledger has it."""
+    try:
+        ledger = Path(os.fsdecode(note.read_bytes())).read_bytes()
+    except OSError:
+        return set()
+    return {row for row, _ in struct.iter_unpack("<qq", ledger)}
+
+
+def _run(command: list[str], note: Path) -> tuple[int, bool]:
     """Return a child's exit code, and whether it was told to stop.
 
     What is sent to this process goes to the child.
     """
     received: list[int] = []
-    with subprocess.Popen(command, env={**os.environ, CHILD: "1"}) as child:  # noqa: S603
+    environment = {**os.environ, CHILD: os.fspath(note)}
+    with subprocess.Popen(command, env=environment) as child:  # noqa: S603
 
         def forward(number: int, frame: FrameType | None) -> None:
             del frame

@@ -2,6 +2,10 @@
 
 import os
 
+# Set in the process that works for `featcache extract`: the name of a file in which it
+# writes down where its ledger of images in work lies.
+CHILD = "FEATCACHE_CHILD"
+
 
 def cores() -> int:
     """Return how many cores this process may use.

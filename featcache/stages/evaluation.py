@@ -1,7 +1,7 @@
 """`evaluate`: a model against the labels of a folder or a cache."""
 
 import os
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,7 @@ class EvaluationReport(Report):
     split: str
     images: int  # that were used
     skipped: int  # that could not be used
-    bad_images: tuple[BadImage, ...] = field(default=(), metadata={"hidden": True})
+    bad_images: tuple[BadImage, ...] = ()
 
 
 def evaluate(
@@ -158,11 +158,13 @@ def _require_same_backbone(model: Model, cache: FeatureTable) -> None:
     wanted = {
         "backbone": model.backbone,
         "weights_sha256": model.weights_sha256,
+        "precision": model.precision,
         "view": asdict(model.view),
     }
     found = {
         "backbone": cache.spec.backbone,
         "weights_sha256": cache.spec.weights_sha256,
+        "precision": cache.spec.precision,
         "view": asdict(cache.spec.view),
     }
     for name, there, needed in differences(found, wanted):

@@ -24,10 +24,10 @@ from featcache.core.specs import (
 from featcache.core.text import shown
 from featcache.stages.datasets import resolve_data
 from featcache.stages.outcome import bad_images, outcome, tell_duplicates
-from featcache.stages.plans import Found, decide, examine, mismatch
+from featcache.stages.plans import Found, decide, examine, mismatch, usable_rows
 from featcache.stages.provenance import describe_run
 from featcache.stages.sources import WeightsSource, find_weights
-from featcache.store.files import storing
+from featcache.store.files import require_file_name, storing
 from featcache.store.header import read_header
 from featcache.store.ledger import Ledger, ledger_path
 from featcache.store.lock import writing
@@ -108,6 +108,7 @@ def extract(  # noqa: PLR0913 - the command's options
     progress.say(manifest.describe())
     source = find_weights(backbone, weights, exif=exif, progress=progress)
     target = default_cache(manifest.root, backbone) if cache is None else Path(cache)
+    require_file_name(target)
     job = _Job(
         manifest, source, target, spec or ExtractSpec(), precision, dtype, progress
     )
@@ -177,7 +178,8 @@ class _Job:
                 case "refuse partial":
                     raise mismatch(read_header(self.partial), wanted)
                 case "resume":
-                    return self.fill(self.extractor(), [found], begun.cache)
+                    older = self.examine(old_path(self.target), wanted, lenient=True)
+                    return self.fill(self.extractor(), [found, older], begun.cache)
                 case "extract":
                     extractor = self.extractor()  # before anything is written
                     sources = [found, begun, self.set_aside(begun, wanted)]
@@ -243,7 +245,7 @@ class _Job:
         """Keep an unfinished cache of the folder's earlier state as a source."""
         old = old_path(self.target)
         older = self.examine(old, wanted, lenient=True)
-        if begun.state == "changed":
+        if begun.state == "changed" and usable_rows(begun) >= usable_rows(older):
             with storing(old):
                 self.partial.replace(old)
         return older

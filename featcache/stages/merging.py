@@ -17,6 +17,7 @@ from featcache.core.reports import Report
 from featcache.core.text import shown
 from featcache.stages.provenance import describe_run
 from featcache.stages.scratch import removed_on_failure
+from featcache.store.files import require_file_name
 from featcache.store.header import read_header
 from featcache.store.lock import writing
 from featcache.store.opening import open_manifest, open_parts
@@ -85,6 +86,7 @@ def merge(
     """
     began = time.perf_counter()
     target = Path(cache)
+    require_file_name(target)
     paths = list(map(Path, sources))
     with open_parts(paths, opener=open_manifest) as joined, writing(target):
         _require_free(target, overwrite=overwrite)

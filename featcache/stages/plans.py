@@ -60,6 +60,24 @@ class Found:
     cache: FeatureCache | None = None
 
 
+def usable_rows(found: Found) -> int:
+    """Return how many rows a file can give to another of the same spec.
+
+    Parameters
+    ----------
+    found : Found
+        As `examine` gives it.
+
+    Returns
+    -------
+    int
+        0 where there is no file or its spec is another.
+    """
+    if found.cache is None or found.state not in ("same", "changed"):
+        return 0
+    return int((found.cache.status == Status.OK).sum())
+
+
 def examine(
     path: Path,
     wanted: FeatureSpec,

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featcache.core.blocks import Block, plan_blocks
-from featcache.core.errors import BadImage, DataError, ModelError
+from featcache.core.errors import BadImage, DataError, ModelError, NumericError
 from featcache.core.heads import Floats
 from featcache.core.machine import cores
 from featcache.core.progress import SILENT, Progress
-from featcache.core.text import shown
+from featcache.core.status import Status
+from featcache.core.text import listed, plural, shown
 from featcache.stages.sources import find_weights
 from featcache.store.artifacts import Model, open_model
 from featcache.vision.walk import walk
@@ -79,7 +80,7 @@ def predict(
         When a path is not there or a folder holds no image.
     """
     opened = model if isinstance(model, Model) else open_model(Path(model))
-    files = _files(images)
+    files = _files(images, progress)
     extractor = model_extractor(opened, weights, device, progress)
     features, bad = compute_features(extractor, files, opened, progress)
     good = np.flatnonzero(np.isfinite(features).all(axis=1))
@@ -203,6 +204,10 @@ def compute_features(
         del alive
         rows = BlockRows.pending(block.size, dim, "float32")
         extractor.fill(rows, files[block.start : block.stop])
+        finite = np.isfinite(rows.features).all(axis=1) | (rows.status != Status.OK)
+        if not finite.all():
+            name = shown(files[block.start + int(finite.argmin())])
+            raise NumericError(f"the features of {name} are not finite")
         features[block.rows] = rows.features
         reasons.update({block.start + row: r for row, r in rows.reasons.items()})
         progress.advance(block.size)
@@ -216,13 +221,17 @@ def compute_features(
     return features, bad
 
 
-def _files(images: Iterable[str | os.PathLike[str]]) -> list[Path]:
+def _files(images: Iterable[str | os.PathLike[str]], progress: Progress) -> list[Path]:
     """Return the image files named, those of folders in the order of their paths."""
     files: list[Path] = []
     for given in images:
         path = Path(given)
         if path.is_dir():
-            found = walk(os.fsencode(path), b".", set(), Counter()).paths.tolist()
+            ignored: Counter[str] = Counter()
+            found = walk(os.fsencode(path), b".", set(), ignored).paths.tolist()
+            if ignored:
+                others = listed(plural(n, kind) for kind, n in ignored.items())
+                progress.say(f"{shown(path)}: ignored {others}")
             if not found:
                 raise DataError(f"{shown(path)} holds no image")
             files += [path / os.fsdecode(name) for name in found]

@@ -1,4 +1,4 @@
-"""Runs: one folder per trained model, never written over."""
+"""Runs: a new folder for each trained model, unless the user names one."""
 
 import csv
 import json

@@ -67,6 +67,26 @@ def _remedy(error: OSError) -> str:
     return ""
 
 
+def require_file_name(path: Path) -> None:
+    """Refuse a path that cannot become a file.
+
+    Parameters
+    ----------
+    path : Path
+        What the user typed.
+
+    Raises
+    ------
+    StorageError
+        When it is empty or a folder.
+    """
+    if not path.name or path.is_dir():
+        raise StorageError(
+            f"{shown(path)} is a folder; expected the name of a file in it, such as "
+            f"{shown(path / 'cache.h5')}"
+        )
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Write a file that is there whole or not at all.

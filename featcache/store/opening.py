@@ -12,7 +12,12 @@ from featcache.store.reader import FeatureCache
 from featcache.store.reader import open_cache as open_file
 
 _UNFINISHED = ".partial"
-_OTHERS = (_UNFINISHED, f"{_UNFINISHED}.old", ".lock")  # files beside a cache
+_OTHERS = (
+    _UNFINISHED,
+    f"{_UNFINISHED}.old",
+    ".lock",
+    ".inflight",
+)  # files beside a cache
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 

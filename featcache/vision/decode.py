@@ -6,7 +6,12 @@ that would lose or invent data: the camera's rotation, 16-bit grey, and float pi
 
 import io
 import math
+import stat
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -14,6 +19,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from featcache.core.errors import SpecError
 from featcache.core.specs import Exif, ViewSpec
 from featcache.core.status import Status, UnusableImageError
+from featcache.vision.views import Pixels, render
 
 # Pillow's own limit for a warning, here an error: 89,478,485 pixels, a quarter of a
 # GiB as 24-bit RGB. It holds for the image and for the resized image, since Resize
@@ -31,6 +37,12 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Decoding takes 4 to 8 bytes a pixel: a worker for each core would take as much again.
+_LARGE = 20_000_000  # pixels
+_one_at_a_time = threading.Lock()
+
+Result = TypeVar("Result")
+
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _TO_RGB = ("L", "1", "P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 
@@ -54,6 +66,8 @@ def read_file(path: Path) -> bytes:
         When it cannot be read, is empty, or is above 1 GiB.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for ever
+            raise UnusableImageError(Status.UNREADABLE, "not a regular file")
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
@@ -66,6 +80,29 @@ def read_file(path: Path) -> bytes:
     if len(data) > MAX_FILE_BYTES:
         raise UnusableImageError(Status.TOO_LARGE, "the file is above 1 GiB")
     return data
+
+
+def decode_view(data: bytes, view: ViewSpec) -> Pixels:
+    """Decode an image and return its view.
+
+    Parameters
+    ----------
+    data : bytes
+        See `decode`.
+    view : ViewSpec
+        See `featcache.vision.views.render`.
+
+    Returns
+    -------
+    ndarray of uint8, shape (crop, crop, 3)
+        RGB.
+
+    Raises
+    ------
+    UnusableImageError
+        With the reason, whatever the bytes are.
+    """
+    return _decoded(data, view, lambda image: render(image, view))
 
 
 def decode(data: bytes, view: ViewSpec) -> Image.Image:
@@ -88,12 +125,20 @@ def decode(data: bytes, view: ViewSpec) -> Image.Image:
     UnusableImageError
         With the reason, whatever the bytes are.
     """
+    return _decoded(data, view, lambda image: image)
+
+
+def _decoded(
+    data: bytes, view: ViewSpec, finish: Callable[[Image.Image], Result]
+) -> Result:
     refuse_truncated_loading()
     try:
         with Image.open(io.BytesIO(data)) as image:
             _check_size(*image.size, view)
-            image.load()
-            return _upright(_to_rgb(image), image, view.exif)
+            large = image.width * image.height > _LARGE
+            with _one_at_a_time if large else nullcontext():
+                image.load()
+                return finish(_upright(_to_rgb(image), image, view.exif))
     except UnusableImageError:
         raise
     except UnidentifiedImageError:

@@ -44,6 +44,12 @@ def pick_device(name: str) -> torch.device:
         raise DeviceError(
             f"unknown device {name!r}; expected auto, cpu, cuda, cuda:0 or mps"
         ) from None
+    if device.type not in ("cpu", "cuda", "mps") or (
+        device.type != "cuda" and device.index
+    ):
+        raise DeviceError(
+            f"device {name} is not supported; expected auto, cpu, cuda, cuda:0 or mps"
+        )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(
             f"device {name} was asked for, but torch sees {torch.cuda.device_count()} "

@@ -38,14 +38,14 @@ def suspicion(file: Path, view: ViewSpec, seconds: float = SECONDS) -> str | Non
         What is wrong with decoding it; None where nothing is.
     """
     view_words = [view.exif, str(view.resize), str(view.crop)]
-    command = [sys.executable, "-m", __name__, *view_words, os.fspath(file)]
+    command = [sys.executable, "-P", "-m", __name__, *view_words, os.fspath(file)]
     try:
         done = subprocess.run(  # noqa: S603 - our own module, a list of words
             command, capture_output=True, timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired:
         return f"decoding it does not end within {seconds:g} s"
-    if done.returncode == 0:
+    if not crashed(done.returncode):  # an error of ours will come up again, by name
         return None
     return f"decoding it crashes the process ({_name(done.returncode)})"
 
@@ -87,8 +87,7 @@ def main(exif: str, resize: str, crop: str, file: str) -> None:
     file : str
         The image.
     """
-    from featcache.vision.decode import decode, read_file
-    from featcache.vision.views import render
+    from featcache.vision.decode import decode_view, read_file
 
     with contextlib.suppress(ImportError):
         import resource
@@ -97,7 +96,7 @@ def main(exif: str, resize: str, crop: str, file: str) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     view = ViewSpec(exif=cast("Exif", exif), resize=int(resize), crop=int(crop))
     with contextlib.suppress(UnusableImageError):
-        render(decode(read_file(Path(file)), view), view)
+        decode_view(read_file(Path(file)), view)
 
 
 if __name__ == "__main__":

@@ -20,14 +20,13 @@ from featcache.core.blocks import Block
 from featcache.core.heads import Floats
 from featcache.core.specs import ViewSpec
 from featcache.core.status import Status, UnusableImageError
-from featcache.vision.decode import decode, read_file
+from featcache.vision.decode import decode_view, read_file
 from featcache.vision.forward import Embed
-from featcache.vision.views import render
 
 Lookup = Callable[[bytes], Floats | None]
 Decoding = Callable[[int], AbstractContextManager[None]]
 
-_PATIENCE = 10.0  # seconds in all for workers to stop, when one of them cannot
+_PATIENCE = 30.0  # seconds in all for workers to stop, when one of them cannot
 
 
 @dataclass
@@ -146,7 +145,7 @@ class Extractor:
             rows.digests[row] = np.frombuffer(digest, np.uint8)
             known = lookup(digest)
             if known is None:
-                return render(decode(data, self.view), self.view)
+                return decode_view(data, self.view)
         except UnusableImageError as error:
             rows.status[row] = error.status
             rows.reasons[row] = str(error)
@@ -206,10 +205,6 @@ def run_blocks(
             for thread in threads:
                 thread.start()
             _wait(threads, watch)
-        except KeyboardInterrupt:
-            crew.stop.set()
-            _wait(threads)
-            raise
         except BaseException:
             crew.stop.set()
             for thread in threads:

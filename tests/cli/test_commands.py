@@ -120,6 +120,7 @@ def test_verify_says_that_all_is_well(run, cached):
     ("words", "message"),
     [
         (["finetune", "x"], "say what to train: --full or --head-only"),
+        (["finetune", "x", "--head-only", "--full"], "--full or --head-only"),
         (["finetune", "x", "--head-only", "--from-scratch"], "--from-scratch does"),
         (["finetune", "x", "--full", "--from-scratch", "--weights", "w"], "--weights"),
         (["fit-head", "--solver", "logreg", "--lr", "1"], "--lr does nothing with"),

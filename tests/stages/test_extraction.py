@@ -190,6 +190,28 @@ def test_an_interrupted_run_on_a_folder_that_changed_loses_nothing(
     assert [p.name for p in (tmp_path / "cache").iterdir()] == ["it.h5"]
 
 
+def test_two_interruptions_around_a_change_lose_nothing(
+    quick, photos, extract, tmp_path
+):
+    """Rows of the folder's earlier state serve however often the new run stops."""
+    broken(photos)
+    with pytest.raises(BadImagesError):
+        extract(photos)
+    picture(5, (3, 3, 3)).save(photos / "train" / "ants" / "aaa.png")
+    with pytest.raises(Interrupted):
+        extract(photos, ExtractSpec(workers=1), progress=Listener(1))
+    cache = extract(photos, ExtractSpec(on_error="skip"))
+    assert cache.report.computed <= 1
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == ["it.h5"]
+
+
+@pytest.mark.parametrize("name", ["", "."])
+def test_a_cache_needs_a_file_name(photos, extract, name):
+    """A folder is no place for a cache itself."""
+    with pytest.raises(StorageError, match="is a folder; expected the name of a file"):
+        extract(photos, cache=name)
+
+
 def replace_quietly(bitmap: Path) -> None:
     """Put another picture in place, of equal size and time."""
     old = bitmap.stat()

@@ -107,6 +107,47 @@ def test_a_crash_costs_one_image_and_the_run_goes_on(hostile, spoilt, tmp_path):
     assert sorted(p.name for p in tmp_path.glob("c.h5*")) == ["c.h5"]
 
 
+@posix
+@pytest.mark.slow
+def test_a_crash_that_no_image_caused_ends_the_run(tmp_path, photos, monkeypatch):
+    """The command does not start again and again, and does not blame an image."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import os, signal\n"
+        "if 'FEATCACHE_CHILD' in os.environ: os.kill(os.getpid(), signal.SIGABRT)\n"
+    )
+    root = Path(featcache.__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(root)]))
+    done = subprocess.run(
+        [sys.executable, "-m", "featcache", "extract", str(photos)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 128 + signal.SIGABRT
+    assert done.stderr.count("the process crashed (6), and not over an image") == 1
+
+
+@posix
+@pytest.mark.slow
+def test_modules_in_the_users_folder_are_not_run(tmp_path, photos):
+    """A queue.py beside the images is the user's business."""
+    (tmp_path / "queue.py").write_text("raise SystemExit('the wrong module ran')")
+    program = "import sys; sys.argv[0] = 'featcache'; "
+    program += "from featcache.cli.main import run; run()"
+    words = ["extract", "photos", "--weights", "random:0"]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program, *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "20 images x 512" in done.stdout
+
+
 def test_a_suspect_that_is_healthy_is_computed(photos, tmp_path):
     """Being in work when the process was killed is no guilt."""
     target = tmp_path / "c.h5"

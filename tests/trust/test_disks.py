@@ -63,13 +63,13 @@ def decoded(monkeypatch) -> list[int]:
     """Replace the network, and count the images that reach the decoder."""
     from featcache.vision import pipeline
 
-    count, decode = [0], pipeline.decode
+    count, decode = [0], pipeline.decode_view
 
     def counted(*args):
         count[0] += 1
         return decode(*args)
 
-    monkeypatch.setattr("featcache.vision.pipeline.decode", counted)
+    monkeypatch.setattr("featcache.vision.pipeline.decode_view", counted)
     monkeypatch.setattr(
         "featcache.vision.forward.embedder", lambda *_, **__: sampled_pixels
     )

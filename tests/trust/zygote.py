@@ -82,14 +82,14 @@ class Zygote:
         backbones.Backbone = lambda *_: None
         weights.state_sha256 = lambda _: digest
         forward.embedder = lambda *_, **__: sampled_pixels
-        decode = pipeline.decode
+        decode = pipeline.decode_view
 
         def counted(*args):
             with self._lock:
                 self._shared[0] += 1
             return decode(*args)
 
-        pipeline.decode = counted
+        pipeline.decode_view = counted
 
     @property
     def decoded(self) -> int:

@@ -218,6 +218,8 @@ def test_weights_of_another_network_name_the_first_difference(state, change, mes
     ("name", "message"),
     [
         pytest.param("gpu", "unknown device 'gpu'", id="unknown"),
+        pytest.param("meta", "device meta is not supported", id="no place to work"),
+        pytest.param("cpu:7", "device cpu:7 is not supported", id="no such processor"),
         pytest.param(
             "cuda:99", "device cuda:99 was asked for, but torch sees", id="absent"
         ),

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import struct
 import zlib
 
@@ -169,6 +170,14 @@ def test_missing_rows_are_never_invented(monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     with pytest.raises(SpecError, match="LOAD_TRUNCATED_IMAGES"):
         decode(JPEG[:-200], VIEW)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    """Opening a pipe for reading would block until somebody writes."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(UnusableImageError, match="not a regular file"):
+        read_file(tmp_path / "pipe.jpg")
 
 
 def test_unreadable_and_empty_files_say_so(tmp_path):
