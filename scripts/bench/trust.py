@@ -182,11 +182,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--faults", type=int, default=0, help="0: every one")
+    parser.add_argument("--mutations", type=int, default=10_000)
     parser.add_argument("--verify-mb", type=int, default=256)
     parser.add_argument("--warm-files", type=int, default=100_000)
     args = parser.parse_args()
     kills = json.loads(python("-m", "tests.trust.kills", "--count", args.kills))
     faults = json.loads(python("-m", "tests.trust.faults", "--most", args.faults))
+    fuzz = ["-m", "tests.store.test_hostile_fuzz", "--count", args.mutations]
+    mutations = json.loads(python(*fuzz))
+    if mutations["faults"]:
+        raise SystemExit(str(mutations["faults"]))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         verified = bytes_verified_per_second(root, args.verify_mb)
@@ -201,6 +206,7 @@ def main() -> None:
             f"at most {kills['images_repeated_at_most']}",
         ),
         ("faults injected", f"{faults['faults']}", "0 bad files"),
+        ("mutations tried", f"{mutations['mutations']}", "0 crashes, hangs, lies"),
         ("verified", f"{verified / 1e9:.2f} GB/s", "above 1 GB/s"),
         (f"warm start, {args.warm_files:,} files", f"{process:.2f} s", "below 2 s"),
         ("memory for refused bombs", f"+{bombs['refused']:.0f} MB", "below 500 MB"),
@@ -214,6 +220,7 @@ def main() -> None:
         "machine": machine,
         "kills": kills,
         "faults": faults,
+        "mutations": mutations,
         "verify_bytes": args.verify_mb * MEGABYTE,
         "verified_bytes_per_second": round(verified),
         "warm_files": args.warm_files,
