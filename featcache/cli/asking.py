@@ -164,14 +164,14 @@ def verify(
         return
     click.echo(
         f"{shown(cache)}: {plural(report.rows, 'row')} in "
-        f"{plural(report.blocks, 'block')} match their digests "
-        f"({size(report.bytes)} in {report.seconds:.2f} s)"
+        f"{plural(report.blocks, 'block')} match their digests ({size(report.bytes)})"
     )
     if report.largest_error is not None:
         click.echo(
             f"{plural(report.sampled, 'row')} computed again; largest relative error "
             f"{report.largest_error:.2g}"
         )
+    click.echo(f"{report.seconds:.2f} s")
 
 
 def _repair(cache: Path, *, as_json: bool, **origin: Any) -> None:  # noqa: ANN401
