@@ -114,6 +114,7 @@ def test_of_an_animation_the_first_frame_counts():
 JPEG = encoded(SOURCE, "JPEG")
 PNG = encoded(SOURCE, "PNG")
 FLOAT = encoded(Image.fromarray(np.ones((8, 8), np.float32)), "TIFF")
+LAB = encoded(Image.new("LAB", (8, 8)), "TIFF")
 WIDE = encoded(Image.fromarray(np.full((8, 8), 70_000, np.int32)), "TIFF")
 
 
@@ -137,6 +138,7 @@ WIDE = encoded(Image.fromarray(np.full((8, 8), 70_000, np.int32)), "TIFF")
             png_header(1, 20_000), Status.TOO_LARGE, "1x20000.*resized", id="1x20000"
         ),
         pytest.param(FLOAT, Status.UNSUPPORTED, "mode 'F'", id="float TIFF"),
+        pytest.param(LAB, Status.UNSUPPORTED, "mode 'LAB'", id="LAB TIFF"),
         pytest.param(WIDE, Status.UNSUPPORTED, "from 70000 to 70000", id="32-bit"),
     ],
 )
