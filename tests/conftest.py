@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-settings.register_profile("default", deadline=None, max_examples=50)
+settings.register_profile("default", deadline=None, max_examples=30)
 settings.register_profile("nightly", deadline=None, max_examples=500)
 settings.load_profile("default")
 
