@@ -25,7 +25,8 @@ def test_a_killed_extraction_ends_in_the_bytes_of_a_whole_one(count):
     result = proof("kills", count=count, seed=count)
     assert result["kills"] == count
     assert result["images_repeated"] <= result["images_repeated_at_most"]
-    assert result["found_after_kill"]["an unfinished file"] > count / 8
+    if count >= 100:  # of a few kills, none may fall into the work itself
+        assert result["found_after_kill"]["an unfinished file"] > count / 8
 
 
 @pytest.mark.parametrize(
