@@ -1,7 +1,7 @@
 """The manifest: the ordered samples of a folder and their classes, as columns."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,26 +128,3 @@ def same_samples(
         True when every column has the same shape and values.
     """
     return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
-
-
-def split_number(name: str, known: Sequence[str] = SPLITS) -> int:
-    """Return a split's number.
-
-    Parameters
-    ----------
-    name : str
-        ``train``, ``val`` or ``test``.
-    known : sequence of str
-        The names in order.
-
-    Returns
-    -------
-    int
-        Position in `SPLITS`.
-
-    Raises
-    ------
-    ValueError
-        When there is no such split.
-    """
-    return known.index(name)

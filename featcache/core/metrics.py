@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from featcache.core.heads import Floats, softmax
+from featcache.core.heads import Floats
 
 Labels = npt.NDArray[np.int32]
 
@@ -89,6 +89,3 @@ def measure(scores: Floats, labels: Labels) -> Scores:
         log_loss=cross_entropy(scores, labels),
         confusion=confusion.tolist(),
     )
-
-
-__all__ = ["Labels", "Scores", "accuracy", "cross_entropy", "measure", "softmax"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from featcache.core.catalog import architecture
 from featcache.core.heads import initial_head
-from featcache.core.manifest import SPLITS, TRAIN, VAL, Manifest, split_number
+from featcache.core.manifest import SPLITS, TRAIN, VAL, Manifest
 from featcache.core.progress import Progress
 from featcache.core.specs import FinetuneSpec
 from featcache.core.text import shown
@@ -131,7 +131,7 @@ class OnlineParts:
         """
         from featcache.vision.loaders import Loader
 
-        rows = np.flatnonzero(self.manifest.splits == split_number(split))
+        rows = np.flatnonzero(self.manifest.splits == SPLITS.index(split))
         batch_size = batch_size or (8 if self.device.type == "cpu" else 64)
         loader = Loader(self.manifest, rows, self.source.view, batch_size, self.threads)
         return loader if len(loader) else None

@@ -13,7 +13,6 @@ from featcache.core.manifest import (
     VAL,
     Manifest,
     same_samples,
-    split_number,
 )
 
 
@@ -91,6 +90,4 @@ def test_describe(manifest, change, expected):
 def test_splits_have_numbers():
     """Position in the list, which is part of the format."""
     assert SPLITS == ("train", "val", "test")
-    assert [split_number(name) for name in SPLITS] == [TRAIN, VAL, TEST]
-    with pytest.raises(ValueError, match="not in tuple"):
-        split_number("holdout")
+    assert [SPLITS.index(name) for name in SPLITS] == [TRAIN, VAL, TEST]

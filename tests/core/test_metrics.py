@@ -8,7 +8,8 @@ import sklearn.metrics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featcache.core.metrics import accuracy, cross_entropy, measure, softmax
+from featcache.core.heads import softmax
+from featcache.core.metrics import accuracy, cross_entropy, measure
 
 
 @st.composite
