@@ -9,8 +9,9 @@ import click
 
 from featcache import __version__
 from featcache.cli.asking import evaluate, info, predict, status, verify
+from featcache.cli.extracting import extract
 from featcache.cli.joining import merge
-from featcache.cli.making import extract, finetune, fit_head
+from featcache.cli.making import finetune, fit_head
 from featcache.cli.render import show_error
 from featcache.cli.supervise import HUNG, end_with_parent, is_child, supervised
 from featcache.core.errors import DecoderHungError, FeatcacheError, Interrupted

@@ -22,116 +22,14 @@ from featcache.cli.options import (
     weights_option,
 )
 from featcache.cli.progress import Terminal
-from featcache.cli.render import percent, print_bad_images, print_fields, print_json
+from featcache.cli.render import percent, print_fields, print_json
 from featcache.core.reports import TrainReport
 from featcache.core.specs import (
-    ExtractSpec,
-    FeatureSpec,
     FinetuneSpec,
     LogRegSpec,
     SgdSpec,
 )
-from featcache.core.text import plural, shown
-
-
-@click.command()
-@data_argument
-@backbone_option
-@weights_option
-@click.option(
-    "--cache",
-    type=FILE,
-    default=None,
-    metavar="FILE",
-    help="The file to make.  [default: cache/DATA-BACKBONE.h5]",
-)
-@device_option
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "bfloat16"]),
-    default=FeatureSpec.precision,
-    show_default=True,
-    help="Of the network's arithmetic.",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float16"]),
-    default=FeatureSpec.dtype,
-    show_default=True,
-    help="Of the stored features.",
-)
-@exif_option
-@click.option(
-    "--batch-size",
-    default=ExtractSpec.batch_size,
-    help="Images in one forward pass.  [default: 8 on a CPU, 64 on a GPU]",
-)
-@click.option(
-    "--workers",
-    default=ExtractSpec.workers,
-    help="Threads that decode and compute.  [default: one per core]",
-)
-@click.option(
-    "--on-error",
-    type=click.Choice(["stop", "skip"]),
-    default=ExtractSpec.on_error,
-    show_default=True,
-    help="What to do when an image cannot be used, after all others are computed.",
-)
-@click.option(
-    "--rehash", is_flag=True, help="Read every image; trust no size and time."
-)
-@click.option(
-    "--overwrite", is_flag=True, help="Replace a cache made with other settings."
-)
-@click.option(
-    "--wait",
-    is_flag=True,
-    help="If another process is writing the cache, wait for it to end.",
-)
-@json_option
-def extract(
-    data: str,
-    backbone: str,
-    weights: str,
-    cache: Path | None,
-    precision: Any,  # noqa: ANN401 - click.Choice has checked it
-    dtype: Any,  # noqa: ANN401
-    exif: Any,  # noqa: ANN401
-    as_json: bool,
-    **how: Any,  # noqa: ANN401
-) -> None:
-    """Run a frozen backbone once over every image; keep the features.
-
-    DATA is a folder of class folders, with or without train/, val/ and test/; or
-    hymenoptera, hotdog or digits.
-    """
-    from featcache.stages.extraction import extract as run
-
-    result = run(
-        data,
-        ExtractSpec(**how),
-        backbone=backbone,
-        weights=weights,
-        cache=cache,
-        precision=precision,
-        dtype=dtype,
-        exif=exif,
-        progress=Terminal(),
-    )
-    report = result.report
-    assert report is not None
-    if as_json:
-        print_json(report.to_json())
-        return
-    print_bad_images(report.bad_images)
-    speed = f" ({report.images_per_second:.0f} images/s)" if report.computed else ""
-    click.echo(
-        f"{shown(report.cache)}: {plural(report.images, 'image')} x "
-        f"{report.embed_dim}, {plural(report.classes, 'class')}; computed "
-        f"{report.computed:,}{speed}, reused {report.reused:,}, skipped "
-        f"{report.skipped:,} in {report.seconds:.1f} s"
-    )
+from featcache.core.text import shown
 
 
 @click.command("fit-head")

@@ -15,10 +15,13 @@ class Terminal:
     ----------
     quiet : bool
         Whether lines are left out; bars show all the same.
+    verbose : bool
+        Whether details are told, too.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
         self._quiet = quiet
+        self._verbose = verbose
         self._bar: tqdm[Any] | None = None
 
     def begin(self, task: str, total: int, *, unit: str, done: int = 0) -> None:
@@ -55,3 +58,8 @@ class Terminal:
             click.echo(line, err=True)
         else:
             self._bar.write(line, file=self._bar.fp)
+
+    def detail(self, line: str) -> None:
+        """Write a line for those who asked for more."""
+        if self._verbose:
+            self.say(line)

@@ -18,6 +18,9 @@ class Progress(Protocol):
     def say(self, line: str) -> None:
         """Tell one line worth reading."""
 
+    def detail(self, line: str) -> None:
+        """Tell one line to those who asked for more."""
+
 
 class Silent:
     """A listener that keeps quiet: the default of the Python API."""
@@ -32,6 +35,9 @@ class Silent:
         """Do nothing."""
 
     def say(self, line: str) -> None:
+        """Do nothing."""
+
+    def detail(self, line: str) -> None:
         """Do nothing."""
 
 

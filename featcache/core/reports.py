@@ -1,5 +1,6 @@
 """What a stage has to tell when it is done; field names are the JSON keys."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,10 @@ class ExtractReport(Report):
     fingerprint: str
     seconds: float
     images_per_second: float  # computed, from the first image to the last
+    pieces: Mapping[str, str] = field(default_factory=dict)  # implementations used
+    stages: Mapping[str, float] = field(default_factory=dict)  # seconds, all threads
+    busy: tuple[float, ...] = ()  # share of a core's time, per thread
+    bottleneck: str = ""  # what limited the speed, and what would help
     bad_images: tuple[BadImage, ...] = ()
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from featcache.core.blocks import Block, plan_blocks
 from featcache.core.catalog import DEFAULT_BACKBONE, IMAGENET, architecture
+from featcache.core.clock import Clock
 from featcache.core.errors import CacheError, Interrupted, bad_images_error
 from featcache.core.machine import cores
 from featcache.core.manifest import Manifest
@@ -22,8 +23,15 @@ from featcache.core.specs import (
     Precision,
 )
 from featcache.core.text import shown
+from featcache.core.timing import START, WORK
 from featcache.stages.datasets import resolve_data
-from featcache.stages.outcome import bad_images, outcome, tell_duplicates
+from featcache.stages.outcome import (
+    bad_images,
+    outcome,
+    tell_duplicates,
+    tell_pieces,
+    timing,
+)
 from featcache.stages.plans import Found, decide, examine, mismatch, usable_rows
 from featcache.stages.provenance import describe_run
 from featcache.stages.sources import WeightsSource, find_weights
@@ -102,23 +110,24 @@ def extract(  # noqa: PLR0913 - the command's options
     Interrupted
         After Ctrl-C, when what is done has been kept.
     """
-    began = time.perf_counter()
+    began, clock = time.perf_counter(), Clock(*START, *WORK)
     architecture(backbone)  # a slip of the keys shows before anything is downloaded
-    manifest = scan(resolve_data(data, progress=progress))
+    folder = resolve_data(data, progress=progress)
+    with clock.stage("scan"):
+        manifest = scan(folder)
     progress.say(manifest.describe())
     source = find_weights(backbone, weights, exif=exif, progress=progress)
     target = default_cache(manifest.root, backbone) if cache is None else Path(cache)
     require_file_name(target)
-    job = _Job(
-        manifest, source, target, spec or ExtractSpec(), precision, dtype, progress
-    )
+    how = spec or ExtractSpec()
+    job = _Job(manifest, source, target, how, precision, dtype, progress, clock)
     computed = job.run()
     result = open_cache(target)
     result.report = outcome(
         result,
-        computed=computed,
+        timing=timing(job.built, clock, images=computed, elapsed=job.working),
+        pieces=job.built.pieces if job.built else {},
         duplicates=tell_duplicates(result, progress),
-        working=job.working_seconds,
         seconds=time.perf_counter() - began,
     )
     return result
@@ -153,8 +162,10 @@ class _Job:
     precision: Precision
     dtype: FeatureDtype
     progress: Progress
+    clock: Clock
     state: "State | None" = None  # the backbone's tensors, once they are read
-    working_seconds: float = 0.0  # from the first image to the last
+    built: "Extractor | None" = None  # once something has to be computed
+    working: float = 0.0  # seconds from the first image to the last
 
     @property
     def partial(self) -> Path:
@@ -256,7 +267,7 @@ class _Job:
             "began",
             data=shown(self.manifest.root.absolute()),
             weights={"source": self.source.name, "key": self.source.key},
-            forward=extractor.forward,
+            **extractor.pieces,
             device=self.how.device,
             batch_size=extractor.batch_size,
             workers=self.workers(),
@@ -314,24 +325,25 @@ class _Job:
                 "command again to go on"
             ) from None
         finally:
-            self.working_seconds = time.perf_counter() - began
+            self.working = time.perf_counter() - began
             self.progress.end()
 
     def extractor(self) -> "Extractor":
+        from featcache.vision.assembly import assemble
         from featcache.vision.backbones import Backbone
-        from featcache.vision.forward import embedder, pick_device
-        from featcache.vision.pipeline import Extractor
 
-        device = pick_device(self.how.device)
-        batch_size = self.how.batch_size or (8 if device.type == "cpu" else 64)
-        embed = embedder(
-            Backbone(self.source.backbone, self.tensors()),
-            self.source.view,
-            device=device,
-            precision=self.precision,
-            batch_size=batch_size,
-        )
-        return Extractor(embed, self.source.view, batch_size, embed.description)
+        with self.clock.stage("start"):
+            extractor = assemble(
+                Backbone(self.source.backbone, self.tensors()),
+                self.source.view,
+                device=self.how.device,
+                precision=self.precision,
+                batch_size=self.how.batch_size,
+                clock=self.clock,
+            )
+        tell_pieces(extractor, self.workers(), self.progress)
+        self.built = extractor
+        return extractor
 
     def workers(self) -> int:
         return self.how.workers or cores()

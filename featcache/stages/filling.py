@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from featcache.core.manifest import Manifest
 from featcache.core.progress import Progress
 from featcache.core.status import Status
 from featcache.core.text import shown
+from featcache.core.timing import Timing
 from featcache.store.ledger import Ledger
 from featcache.store.reader import FeatureCache
 from featcache.store.reuse import Reuse
@@ -21,6 +23,7 @@ from featcache.store.writer import CacheWriter
 from featcache.vision.isolation import SECONDS, suspicion
 from featcache.vision.pipeline import BlockRows, Extractor
 
+_OFTEN = 10.0  # seconds between two reports
 _SETTLED = (Status.OK, Status.QUARANTINED)  # never computed again for equal bytes
 
 
@@ -36,12 +39,34 @@ class Tally:
     """
 
     def __init__(self, manifest: Manifest, progress: Progress) -> None:
+        self.began = time.monotonic()
         self.computed = 0
         self.done = 0
         self._bad: dict[int, str] = {}
         self._manifest = manifest
         self._progress = progress
         self._lock = threading.Lock()
+        self._told = self.began
+
+    def tell(self, extractor: Extractor) -> None:
+        """Say every 10 s, to those who asked for more, what takes the time.
+
+        Parameters
+        ----------
+        extractor : Extractor
+            Whose clock knows.
+        """
+        now = time.monotonic()
+        if now - self._told < _OFTEN:
+            return
+        self._told = now
+        timing = Timing.of(
+            extractor.clock,
+            images=self.computed,
+            elapsed=now - self.began,
+            device=extractor.device,
+        )
+        self._progress.detail(f"{timing.speed:.0f} images/s: {timing.describe()}")
 
     def add(self, block: Block, rows: BlockRows) -> None:
         """Count a finished block.
@@ -135,6 +160,13 @@ class Filler:
         NumericError
             When features are not finite.
         """
+        with self.extractor.clock.worker():
+            rows = self._computed(block, alive)
+            with self.extractor.clock.stage("write"):
+                self.writer.write(block, rows.features, rows.digests, rows.status)
+        self.tally.add(block, rows)
+
+    def _computed(self, block: Block, alive: Callable[[], None]) -> BlockRows:
         header = self.writer.header
         rows = BlockRows.pending(block.size, header.embed_dim, header.spec.dtype)
         self._take_over(block, rows)
@@ -149,17 +181,17 @@ class Filler:
             decoding=lambda row: self.ledger.decoding(block.start + row),
         )
         self._check_finite(block, rows)
-        self.writer.write(block, rows.features, rows.digests, rows.status)
-        self.tally.add(block, rows)
+        return rows
 
     def watch(self) -> None:
-        """Look for a decoder that never returns.
+        """Look for a decoder that never returns; and say what takes the time.
 
         Raises
         ------
         DecoderHungError
             Naming the image.
         """
+        self.tally.tell(self.extractor)
         row = self.ledger.hung(SECONDS)
         if row is not None:
             raise DecoderHungError(

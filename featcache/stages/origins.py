@@ -108,9 +108,8 @@ class Origin:
         WeightsError
             When there are no weights of that name.
         """
+        from featcache.vision.assembly import assemble
         from featcache.vision.backbones import Backbone
-        from featcache.vision.forward import embedder, pick_device
-        from featcache.vision.pipeline import Extractor
 
         spec = cache.spec
         name = self.weights or _recorded_weights(cache)
@@ -123,15 +122,13 @@ class Origin:
                 f"{backbone.weights_sha256[:12]}...; pass the weights that made it "
                 "with --weights"
             )
-        batch_size = _recorded_batch(cache)
-        embed = embedder(
+        return assemble(
             backbone,
             spec.view,
-            device=pick_device(self.device),
+            device=self.device,
             precision=spec.precision,
-            batch_size=batch_size,
+            batch_size=_recorded_batch(cache),
         )
-        return Extractor(embed, spec.view, batch_size)
 
 
 def _inside(cache: FeatureCache, row: int) -> str:

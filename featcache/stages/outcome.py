@@ -1,22 +1,30 @@
 """What an extraction has to tell of the cache that it made."""
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import numpy as np
 
+from featcache.core.clock import Clock
 from featcache.core.duplicates import find_duplicates
 from featcache.core.errors import BadImage
 from featcache.core.progress import Progress
 from featcache.core.reports import ExtractReport
 from featcache.core.status import Status
 from featcache.core.text import plural, shown
+from featcache.core.timing import Timing
 from featcache.store.table import FeatureTable
+
+if TYPE_CHECKING:
+    from featcache.vision.pipeline import Extractor
 
 
 def outcome(
     cache: FeatureTable,
     *,
-    computed: int,
+    timing: Timing,
+    pieces: Mapping[str, str],
     duplicates: int,
-    working: float,
     seconds: float,
 ) -> ExtractReport:
     """Return the report of an extraction.
@@ -25,12 +33,12 @@ def outcome(
     ----------
     cache : FeatureTable
         Complete.
-    computed : int
-        Images that went through the backbone.
+    timing : Timing
+        Of the images that went through the backbone.
+    pieces : mapping of str to str
+        Which implementations were in use; nothing if nothing was computed.
     duplicates : int
         See `tell_duplicates`.
-    working : float
-        Seconds from the first image to the last.
     seconds : float
         Of everything.
 
@@ -39,7 +47,7 @@ def outcome(
     ExtractReport
         Rows that were neither computed nor skipped were reused.
     """
-    images, skipped = len(cache), cache.skipped
+    images, skipped, computed = len(cache), cache.skipped, timing.images
     return ExtractReport(
         cache=cache.path,
         images=images,
@@ -51,9 +59,56 @@ def outcome(
         classes=len(cache.classes),
         fingerprint=cache.fingerprint,
         seconds=round(seconds, 3),
-        images_per_second=round(computed / working, 1) if computed else 0.0,
+        images_per_second=round(timing.speed, 1),
+        pieces=dict(pieces),
+        stages={name: round(took, 3) for name, took in timing.stages.items()},
+        busy=tuple(round(share, 3) for share in timing.busy),
+        bottleneck=timing.bottleneck() if computed else "",
         bad_images=tuple(bad_images(cache)),
     )
+
+
+def timing(
+    extractor: "Extractor | None", clock: Clock, *, images: int, elapsed: float
+) -> Timing:
+    """Return what the stages took.
+
+    Parameters
+    ----------
+    extractor : Extractor, optional
+        What computed; None where nothing had to be.
+    clock : Clock
+        Of the run.
+    images : int
+        That were computed.
+    elapsed : float
+        Seconds from the first image to now, or to the last.
+
+    Returns
+    -------
+    Timing
+        As of now.
+    """
+    device = extractor.device if extractor else "cpu"
+    return Timing.of(clock, images=images, elapsed=elapsed, device=device)
+
+
+def tell_pieces(extractor: "Extractor", workers: int, progress: Progress) -> None:
+    """Tell those who asked for more which pieces are in use.
+
+    Parameters
+    ----------
+    extractor : Extractor
+        Ready to work.
+    workers : int
+        Threads.
+    progress : Progress
+        Hears a line for each piece.
+    """
+    for name, piece in extractor.pieces.items():
+        progress.detail(f"{name}: {piece}")
+    batch = plural(extractor.batch_size, "image")
+    progress.detail(f"work: {plural(workers, 'thread')}, {batch} in a forward pass")
 
 
 def bad_images(cache: FeatureTable) -> list[BadImage]:

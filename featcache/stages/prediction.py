@@ -128,19 +128,15 @@ def model_extractor(
     ModelError
         When the weights are not those that the head belongs to.
     """
-    from featcache.vision.forward import embedder, pick_device
-    from featcache.vision.pipeline import Extractor
+    from featcache.vision.assembly import assemble
 
-    place = pick_device(device)
-    backbone = _backbone(model, weights, progress)
-    embed = embedder(
-        backbone,
+    return assemble(
+        _backbone(model, weights, progress),
         model.view,
-        device=place,
+        device=device,
         precision=model.precision,
         batch_size=_BATCH,
     )
-    return Extractor(embed, model.view, _BATCH)
 
 
 def _backbone(

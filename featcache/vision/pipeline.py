@@ -7,7 +7,7 @@ workers overlap and nothing is copied between processes.
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from featcache.core.blocks import Block
+from featcache.core.clock import Clock
 from featcache.core.heads import Floats
 from featcache.core.specs import ViewSpec
 from featcache.core.status import Status, UnusableImageError
@@ -90,14 +91,20 @@ class Extractor:
         The crop.
     batch_size : int
         Images in one forward pass, at most.
-    forward : str
-        Which implementation of the network it is; for provenance.
+    pieces : mapping of str to str
+        Which implementations are in use, and why one is not; for provenance.
+    clock : Clock
+        Hears how long each stage takes.
+    device : str
+        Where the network runs: ``cpu``, ``cuda`` or ``mps``.
     """
 
     embed: Embed
     view: ViewSpec
     batch_size: int
-    forward: str = ""
+    pieces: Mapping[str, str] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)
+    device: str = "cpu"
 
     def fill(
         self,
@@ -140,8 +147,9 @@ class Extractor:
         self, rows: BlockRows, row: int, file: Path, lookup: Lookup
     ) -> npt.NDArray[np.uint8] | None:
         try:
-            data = read_file(file)
-            digest = hashlib.sha256(data).digest()
+            with self.clock.stage("read"):
+                data = read_file(file)
+                digest = hashlib.sha256(data).digest()
             rows.digests[row] = np.frombuffer(digest, np.uint8)
             known = lookup(digest)
             if known is None:
@@ -158,7 +166,8 @@ class Extractor:
         self, rows: BlockRows, batch: list[tuple[int, npt.NDArray[np.uint8]]]
     ) -> None:
         indices = [row for row, _ in batch]
-        features = self.embed(np.stack([pixels for _, pixels in batch]))
+        with self.clock.stage("forward"):
+            features = self.embed(np.stack([pixels for _, pixels in batch]))
         with np.errstate(over="ignore"):  # the caller refuses what is not finite
             rows.features[indices] = features
         rows.status[indices] = Status.OK

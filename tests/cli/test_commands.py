@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from featcache.cli.main import main
+from featcache.core.timing import START, WORK
 
 
 @pytest.fixture
@@ -32,6 +33,19 @@ def cached(run, shared_photos):
     run("extract", shared_photos, "--weights", "random:0")
 
 
+def test_verbose_says_which_pieces_work_and_what_takes_the_time(run, shared_photos):
+    """-v names the implementations before the work, and the stages after it."""
+    result = run("extract", shared_photos, "--weights", "random:0", "-v")
+    assert "forward: " in result.stderr
+    assert "work: " in result.stderr
+    for stage in (*START, *WORK):
+        assert f"\n  {stage} " in result.stdout
+    assert "  cores busy: " in result.stdout
+    quiet = run("extract", shared_photos, "--weights", "random:0", "--overwrite")
+    assert "forward: " not in quiet.stderr
+    assert "bound by" not in quiet.stdout  # nothing was computed
+
+
 def test_the_three_commands_end_in_a_classifier(run, shared_photos):
     """extract, fit-head and predict, typed one after the other."""
     result = run("extract", shared_photos, "--weights", "random:0", "--json")
@@ -41,11 +55,16 @@ def test_the_three_commands_end_in_a_classifier(run, shared_photos):
     assert set(report) == {
         "cache", "images", "computed", "reused", "skipped", "embed_dim", "classes",
         "fingerprint", "seconds", "images_per_second", "bad_images", "duplicates",
+        "pieces", "stages", "busy", "bottleneck",
     }  # fmt: skip
+    assert set(report["stages"]) == {*START, *WORK}
+    assert report["stages"]["forward"] > 0
+    assert "bound by" in report["bottleneck"]
     again = json.loads(
         run("extract", shared_photos, "--weights", "random:0", "--json").stdout
     )
     assert again["computed"] == 0
+    assert again["bottleneck"] == ""
     fitted = json.loads(run("fit-head", "--lr", "1e-4", "--json").stdout)
     assert set(fitted) == {
         "model", "solver", "epochs", "best_epoch", "train_accuracy", "val_accuracy",

@@ -98,6 +98,9 @@ class Recorder:
         """Not expected of these stages."""
         raise AssertionError(line)
 
+    def detail(self, line: str) -> None:
+        """Not of interest here."""
+
 
 @pytest.fixture
 def online(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,9 @@ class Listener:
     def say(self, line):
         self.lines.append(line)
 
+    def detail(self, line):
+        """Not of interest here."""
+
 
 def sampled_pixels(*_, **__):
     """A quick stand-in for a network: the feature is 512 pixels of the view."""

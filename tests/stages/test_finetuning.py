@@ -63,6 +63,9 @@ class Listener(Silent):
         """Write the line down."""
         self.lines.append(line)
 
+    def detail(self, line):
+        """Not of interest here."""
+
 
 def make(root, **counts):
     """Make ROOT/split/class/N.png, noise around each class's colour."""

@@ -191,6 +191,9 @@ class Hearer:
         """Write the line down."""
         self.lines.append(line)
 
+    def detail(self, line):
+        """Not of interest here."""
+
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_wait_ends_with_the_other_process(cache, number):

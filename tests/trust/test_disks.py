@@ -46,6 +46,9 @@ class Watcher:
     def say(self, line):
         pass
 
+    def detail(self, line):
+        """Not of interest here."""
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:

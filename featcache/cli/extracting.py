@@ -1,0 +1,149 @@
+"""The command that makes a cache."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featcache.cli.options import (
+    FILE,
+    backbone_option,
+    data_argument,
+    device_option,
+    exif_option,
+    json_option,
+    weights_option,
+)
+from featcache.cli.progress import Terminal
+from featcache.cli.render import percent, print_bad_images, print_json
+from featcache.core.reports import ExtractReport
+from featcache.core.specs import ExtractSpec, FeatureSpec
+from featcache.core.text import plural, shown
+from featcache.core.timing import WORK
+
+
+@click.command()
+@data_argument
+@backbone_option
+@weights_option
+@click.option(
+    "--cache",
+    type=FILE,
+    default=None,
+    metavar="FILE",
+    help="The file to make.  [default: cache/DATA-BACKBONE.h5]",
+)
+@device_option
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default=FeatureSpec.precision,
+    show_default=True,
+    help="Of the network's arithmetic.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    default=FeatureSpec.dtype,
+    show_default=True,
+    help="Of the stored features.",
+)
+@exif_option
+@click.option(
+    "--batch-size",
+    default=ExtractSpec.batch_size,
+    help="Images in one forward pass.  [default: 8 on a CPU, 64 on a GPU]",
+)
+@click.option(
+    "--workers",
+    default=ExtractSpec.workers,
+    help="Threads that decode and compute.  [default: one per core]",
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    default=ExtractSpec.on_error,
+    show_default=True,
+    help="What to do when an image cannot be used, after all others are computed.",
+)
+@click.option(
+    "--rehash", is_flag=True, help="Read every image; trust no size and time."
+)
+@click.option(
+    "--overwrite", is_flag=True, help="Replace a cache made with other settings."
+)
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="If another process is writing the cache, wait for it to end.",
+)
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Say which pieces are in use, and why one is not; and every 10 s, what "
+    "takes the time.",
+)
+@json_option
+def extract(
+    data: str,
+    backbone: str,
+    weights: str,
+    cache: Path | None,
+    precision: Any,  # noqa: ANN401 - click.Choice has checked it
+    dtype: Any,  # noqa: ANN401
+    exif: Any,  # noqa: ANN401
+    verbose: bool,
+    as_json: bool,
+    **how: Any,  # noqa: ANN401
+) -> None:
+    """Run a frozen backbone once over every image; keep the features.
+
+    DATA is a folder of class folders, with or without train/, val/ and test/; or
+    hymenoptera, hotdog or digits.
+    """
+    from featcache.stages.extraction import extract as run
+
+    result = run(
+        data,
+        ExtractSpec(**how),
+        backbone=backbone,
+        weights=weights,
+        cache=cache,
+        precision=precision,
+        dtype=dtype,
+        exif=exif,
+        progress=Terminal(verbose=verbose),
+    )
+    report = result.report
+    assert report is not None
+    if as_json:
+        print_json(report.to_json())
+    else:
+        _show(report, verbose=verbose)
+
+
+def _show(report: ExtractReport, *, verbose: bool) -> None:
+    print_bad_images(report.bad_images)
+    speed = f" ({report.images_per_second:.0f} images/s)" if report.computed else ""
+    click.echo(
+        f"{shown(report.cache)}: {plural(report.images, 'image')} x "
+        f"{report.embed_dim}, {plural(report.classes, 'class')}; computed "
+        f"{report.computed:,}{speed}, reused {report.reused:,}, skipped "
+        f"{report.skipped:,} in {report.seconds:.1f} s"
+    )
+    if not report.computed:
+        return
+    click.echo(report.bottleneck)
+    if verbose:
+        _show_stages(report)
+
+
+def _show_stages(report: ExtractReport) -> None:
+    """Print what each stage took, and how busy each thread kept its core."""
+    for name, seconds in report.stages.items():
+        each = seconds / report.computed * 1000
+        beside = f"  {each:.2f} ms an image" if name in WORK else ""
+        click.echo(f"  {name:<8}{seconds:>9.2f} s{beside}")
+    busy = ", ".join(percent(share) for share in report.busy)
+    click.echo(f"  cores busy: {busy}")
