@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 
@@ -81,3 +81,31 @@ class Clock:
         """
         with self._lock:
             return dict(self._busy)
+
+    def take(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Return what was measured since the last call, and begin anew.
+
+        Returns
+        -------
+        dict of str to float, dict of str to float
+            Seconds of each stage, and processor time of each worker.
+        """
+        with self._lock:
+            taken = self._seconds, self._busy
+            self._seconds, self._busy = {}, {}
+        return taken
+
+    def add(self, seconds: Mapping[str, float], busy: Mapping[str, float]) -> None:
+        """Count what another clock has measured.
+
+        Parameters
+        ----------
+        seconds : mapping of str to float
+            Of each stage.
+        busy : mapping of str to float
+            Processor time of each worker; its name must be no other's.
+        """
+        with self._lock:
+            for own, others in ((self._seconds, seconds), (self._busy, busy)):
+                for name, value in others.items():
+                    own[name] = own.get(name, 0.0) + value

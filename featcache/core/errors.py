@@ -30,7 +30,11 @@ class WeightsError(FeatcacheError, ValueError):
 
 
 class DeviceError(FeatcacheError, RuntimeError):
-    """The device asked for is not there."""
+    """The device asked for is not there, or cannot do what is asked of it."""
+
+
+class DependencyError(FeatcacheError, ImportError):
+    """A library is needed that is not installed."""
 
 
 class StorageError(FeatcacheError, OSError):

@@ -14,16 +14,22 @@ Floats = npt.NDArray[np.float32]
 class LinearHead:
     """A linear map from D-dimensional features to C class scores.
 
+    With `normalize` it is no longer linear: every feature vector is first divided by
+    its Euclidean norm. A plain ``torch.nn.Linear`` then needs unit rows as input.
+
     Parameters
     ----------
     weight : ndarray of float32, shape (C, D)
         Row c scores class c, as in ``torch.nn.Linear``.
     bias : ndarray of float32, shape (C,)
         Added to the scores.
+    normalize : bool
+        Whether features are brought to unit length first.
     """
 
     weight: Floats
     bias: Floats
+    normalize: bool = False
 
     def scores(self, X: Floats) -> Floats:
         """Return the class scores (logits).
@@ -36,9 +42,10 @@ class LinearHead:
         Returns
         -------
         ndarray of float32, shape (n, C)
-            ``X @ weight.T + bias``.
+            ``X @ weight.T + bias``, of unit rows with `normalize`.
         """
-        return np.asarray(X, np.float32) @ self.weight.T + self.bias
+        X = np.asarray(X, np.float32)
+        return (unit_rows(X) if self.normalize else X) @ self.weight.T + self.bias
 
     def probabilities(self, X: Floats) -> Floats:
         """Return softmax probabilities.
@@ -54,6 +61,29 @@ class LinearHead:
             Rows sum to one.
         """
         return softmax(self.scores(X))
+
+
+def unit_rows(X: Floats) -> Floats:
+    """Return every row divided by its Euclidean norm.
+
+    Parameters
+    ----------
+    X : ndarray of float32, shape (n, D)
+        Features.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, D)
+        A copy with rows of length 1; rows of zeros stay zero.
+    """
+    # Twice, so that squares of values beyond 1e19 or below 1e-23 count as well.
+    lengths: Floats = np.abs(X).max(axis=1, initial=0)
+    lengths[lengths == 0] = 1
+    unit: Floats = X / lengths[:, None]
+    lengths = np.sqrt(np.einsum("ij,ij->i", unit, unit))
+    lengths[lengths == 0] = 1
+    unit /= lengths[:, None]
+    return unit
 
 
 def softmax(scores: Floats) -> Floats:

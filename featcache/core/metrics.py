@@ -9,6 +9,8 @@ from featcache.core.heads import Floats
 
 Labels = npt.NDArray[np.int32]
 
+ECE_BINS = 15  # of Guo et al.
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -21,6 +23,8 @@ class Scores:
     mean_per_class_recall: float  # over the classes that have a sample
     log_loss: float  # mean cross-entropy, in nats
     confusion: list[list[int]]
+    top5_accuracy: float | None  # None up to five classes, where it says nothing
+    ece: float  # expected calibration error, in [0, 1]
 
 
 def cross_entropy(scores: Floats, labels: Labels) -> float:
@@ -62,6 +66,60 @@ def accuracy(scores: Floats, labels: Labels) -> float:
     return float((scores.argmax(axis=1) == labels).mean())
 
 
+def top_accuracy(scores: Floats, labels: Labels, k: int) -> float:
+    """Return the share of samples whose class has one of the k highest scores.
+
+    Parameters
+    ----------
+    scores : ndarray of float32, shape (n, C)
+        Class scores or probabilities.
+    labels : ndarray of int32, shape (n,)
+        True classes.
+    k : int
+        At least 1.
+
+    Returns
+    -------
+    float
+        In [0, 1]. Of equal scores the lower class number counts as the higher score,
+        as `argmax` has it, so that k = 1 gives `accuracy`.
+    """
+    own = scores[np.arange(len(labels)), labels][:, None]
+    earlier = np.arange(scores.shape[1]) < labels[:, None]
+    ahead = (scores > own) | ((scores == own) & earlier)
+    return float((ahead.sum(axis=1) < k).mean())
+
+
+def expected_calibration_error(scores: Floats, labels: Labels) -> float:
+    """Return how far confidence lies from accuracy.
+
+    The samples go into 15 bins of equal width by their confidence, the probability of
+    the predicted class; the error is the mean over the samples of the difference
+    between the bin's accuracy and its mean confidence (Guo et al. 2017, On Calibration
+    of Modern Neural Networks, equation 3). With few samples it is never zero.
+
+    Parameters
+    ----------
+    scores : ndarray of float32, shape (n, C)
+        Class scores before the softmax.
+    labels : ndarray of int32, shape (n,)
+        True classes.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 0 where confidence is accuracy in every bin.
+    """
+    shifted = scores.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    confidence = 1 / np.exp(shifted).sum(axis=1)  # the largest term is e**0
+    right = scores.argmax(axis=1) == labels
+    # Bin m holds the confidences in ((m - 1) / 15, m / 15].
+    bins = np.ceil(confidence * ECE_BINS).astype(np.int64) - 1
+    gaps = np.bincount(bins, right - confidence, minlength=ECE_BINS)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
 def measure(scores: Floats, labels: Labels) -> Scores:
     """Return every metric of one set of scores.
 
@@ -75,7 +133,8 @@ def measure(scores: Floats, labels: Labels) -> Scores:
     Returns
     -------
     Scores
-        Accuracy, mean per-class recall, log loss and the confusion matrix.
+        Accuracy, mean per-class recall, log loss, confusion matrix, top-5 accuracy and
+        calibration error.
     """
     C = scores.shape[1]
     predictions = scores.argmax(axis=1)
@@ -88,4 +147,6 @@ def measure(scores: Floats, labels: Labels) -> Scores:
         mean_per_class_recall=float(recall.mean()),
         log_loss=cross_entropy(scores, labels),
         confusion=confusion.tolist(),
+        top5_accuracy=top_accuracy(scores, labels, 5) if C > 5 else None,
+        ece=expected_calibration_error(scores, labels),
     )

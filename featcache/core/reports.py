@@ -37,7 +37,15 @@ class Report:
             f.name: _plain(getattr(self, f.name))
             for f in fields(self)
             if not f.metadata.get("hidden")
+            and not (
+                f.metadata.get("only_if_set") and getattr(self, f.name) in (None, ())
+            )
         }
+
+
+def _only_if_set(default: Any = None) -> Any:  # noqa: ANN401
+    """Return a field that JSON does not have where it is None or empty."""
+    return field(default=default, metadata={"only_if_set": True})
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
@@ -71,6 +79,23 @@ class ExtractReport(Report):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeadRecord:
+    """One of the heads that were compared: its settings, and its best epoch."""
+
+    lr: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    step_size: int
+    gamma: float
+    standardize: str
+    best_epoch: int | None  # from 1; None where the head was given up
+    accuracy: float | None  # on what the choice was made on
+    loss: float | None  # nats, likewise
+    diverged: int | None = None  # epoch in which the loss stopped being finite
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainReport(Report):
     """What `fit_head` or `finetune` reached."""
 
@@ -82,5 +107,14 @@ class TrainReport(Report):
     val_accuracy: float | None
     val_loss: float | None
     test_accuracy: float | None = None  # measured once, at the end
+    skipped: int = 0  # rows of the cache without a feature; they take no part
+    # Where heads were compared: on val, or on a part of train.
+    select_on: str | None = _only_if_set()
+    # "train and val" after a refit: the val numbers are those of the head before it.
+    fitted_on: str | None = _only_if_set()
+    val_accuracies: tuple[float, ...] = _only_if_set(())  # one per seed
+    val_accuracy_mean: float | None = _only_if_set()
+    val_accuracy_std: float | None = _only_if_set()  # with n - 1, of one seed's
+    heads: tuple[HeadRecord, ...] = _only_if_set(())  # best first
     seconds: float
     history: tuple[EpochRecord, ...] = field(default=(), metadata={"hidden": True})

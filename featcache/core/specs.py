@@ -4,7 +4,6 @@ The command line reads its defaults from here and the values are checked here, s
 there is one place to look.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -12,13 +11,10 @@ from typing import Any, Literal
 from featcache.core.catalog import PublishedWeights
 from featcache.core.checks import (
     AT_LEAST_1,
-    BELOW_1,
     COUNT,
     FINITE,
-    NOT_NEGATIVE,
     POSITIVE,
     SHA256,
-    SHARE,
     TEXT,
     Rule,
     each,
@@ -27,12 +23,17 @@ from featcache.core.checks import (
 )
 from featcache.core.errors import SpecError
 from featcache.core.fingerprint import fingerprint
+from featcache.core.solver_specs import LogRegSpec as LogRegSpec  # noqa: PLC0414
 from featcache.core.text import shown
+from featcache.core.training_specs import FinetuneSpec as FinetuneSpec  # noqa: PLC0414
+from featcache.core.training_specs import SgdSpec as SgdSpec  # noqa: PLC0414
+from featcache.core.training_specs import SweepSpec as SweepSpec  # noqa: PLC0414
 
 Precision = Literal["float32", "bfloat16"]
 FeatureDtype = Literal["float32", "float16"]
 OnError = Literal["stop", "skip"]
 Exif = Literal["apply", "ignore"]
+Decoder = Literal["pillow", "nvjpeg"]
 
 FORMAT_VERSION = 1  # of the cache file; part of its identity
 
@@ -59,6 +60,7 @@ class ViewSpec:
     exif: Exif = "apply"  # ignore: torchvision's ImageFolder shows camera rotation
     alpha: Literal["drop"] = "drop"  # as Pillow's convert("RGB")
     sixteen_bit: Literal["scale"] = "scale"  # to 8 bits: round(v / 257)
+    decoder: Decoder = "pillow"  # nvjpeg: on a GPU, whose pixels differ by some levels
 
     def __post_init__(self) -> None:
         require(
@@ -72,12 +74,18 @@ class ViewSpec:
             exif=one_of("apply", "ignore"),
             alpha=one_of("drop"),
             sixteen_bit=one_of("scale"),
+            decoder=one_of("pillow", "nvjpeg"),
         )
         expected = f"at most resize ({self.resize})"
         require(self, crop=Rule(expected, lambda v: v <= self.resize))
 
     @classmethod
-    def of(cls, weights: PublishedWeights, exif: Exif = "apply") -> "ViewSpec":
+    def of(
+        cls,
+        weights: PublishedWeights,
+        exif: Exif = "apply",
+        decoder: Decoder = "pillow",
+    ) -> "ViewSpec":
         """Return the validation view of published weights.
 
         Parameters
@@ -86,17 +94,34 @@ class ViewSpec:
             Row of the catalog.
         exif : {"apply", "ignore"}
             Whether an image is turned as its camera says.
+        decoder : {"pillow", "nvjpeg"}
+            What makes pixels of JPEG files.
 
         Returns
         -------
         ViewSpec
             What ``weights.transforms()`` does in torchvision.
         """
-        return cls(resize=weights.resize, exif=exif)
+        return cls(resize=weights.resize, exif=exif, decoder=decoder)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the view as plain data.
+
+        Returns
+        -------
+        dict
+            Without the default decoder: files from before it was a choice stay equal.
+        """
+        fields = asdict(self)
+        for name in ("mean", "std"):  # 0 and 0.0 are one number, but two JSON texts
+            fields[name] = [float(v) for v in fields[name]]
+        if self.decoder == "pillow":
+            del fields["decoder"]
+        return fields
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "ViewSpec":
-        """Return the view that `dataclasses.asdict` wrote.
+        """Return the view that `to_json` wrote.
 
         Parameters
         ----------
@@ -150,9 +175,7 @@ class FeatureSpec:
         dict
             What `fingerprint` is taken of.
         """
-        fields = asdict(self)
-        for name in ("mean", "std"):  # 0 and 0.0 are one number, but two JSON texts
-            fields["view"][name] = [float(v) for v in fields["view"][name]]
+        fields = {**asdict(self), "view": self.view.to_json()}
         return {"format_version": FORMAT_VERSION, **fields}
 
     @classmethod
@@ -191,8 +214,8 @@ class FeatureSpec:
 class ExtractSpec:
     """How features are computed; nothing here changes what they are."""
 
-    device: str = "auto"  # auto: CUDA where there is one
-    batch_size: int = 0  # images in one forward pass; 0: 8 on a CPU, 64 on a GPU
+    device: str = "auto"  # auto: one CUDA GPU or the CPU; or several: cuda:0,cuda:1
+    batch_size: int = 0  # images in one forward pass; 0: 8 on a CPU, up to 128 on a GPU
     workers: int = 0  # threads; 0: one per core
     on_error: OnError = "stop"  # skip: go on without the images that cannot be read
     rehash: bool = False  # read every file again instead of trusting size and mtime
@@ -201,78 +224,6 @@ class ExtractSpec:
 
     def __post_init__(self) -> None:
         require(self, batch_size=COUNT, workers=COUNT, on_error=one_of("stop", "skip"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class SgdSpec:
-    """SGD with momentum and StepLR, the classic tutorial's numbers as defaults."""
-
-    lr: float = 0.001  # learning rate at the start
-    momentum: float = 0.9
-    weight_decay: float = 0.0  # L2 penalty, on weight and bias as torch has it
-    epochs: int = 25
-    batch_size: int = 4
-    step_size: int = 7  # epochs between two drops of the learning rate
-    gamma: float = 0.1  # factor of each drop
-    seed: int = 0  # of the initial weights and the order of the samples
-
-    def __post_init__(self) -> None:
-        require(
-            self,
-            lr=POSITIVE,
-            momentum=BELOW_1,
-            weight_decay=NOT_NEGATIVE,
-            epochs=AT_LEAST_1,
-            batch_size=AT_LEAST_1,
-            step_size=AT_LEAST_1,
-            gamma=POSITIVE,
-            seed=COUNT,
-        )
-
-    def lr_at(self, epoch: int) -> float:
-        """Return the learning rate of an epoch (StepLR).
-
-        Parameters
-        ----------
-        epoch : int
-            From 0.
-
-        Returns
-        -------
-        float
-            ``lr * gamma ** (epoch // step_size)``; infinite where that overflows.
-        """
-        try:
-            return self.lr * self.gamma ** (epoch // self.step_size)
-        except OverflowError:
-            return math.inf
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuneSpec(SgdSpec):
-    """The online path: augmented images through backbone and head."""
-
-    full: bool = True  # False: only the head is trained, the backbone stays frozen
-    from_scratch: bool = False  # random weights instead of pretrained ones
-    head_lr_mult: float = 1.0  # the head's learning rate over the backbone's
-    workers: int = 0  # threads that decode and augment; 0: one per core
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, head_lr_mult=POSITIVE, workers=COUNT)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogRegSpec:
-    """scikit-learn's LogisticRegression, C chosen on held-out training data."""
-
-    C: tuple[float, ...] = tuple(10.0**k for k in range(-6, 5))  # inverse penalties
-    holdout: float = 0.2  # share of train on which C is chosen
-    max_iter: int = 1000  # of L-BFGS, per C
-    seed: int = 0  # of the held-out part
-
-    def __post_init__(self) -> None:
-        require(self, C=each(POSITIVE), holdout=SHARE, max_iter=AT_LEAST_1, seed=COUNT)
 
 
 def _words(error: Exception) -> str:

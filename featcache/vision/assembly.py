@@ -1,19 +1,25 @@
 """Assembly: the fastest exact pieces of this machine, put together."""
 
 from featcache.core.clock import Clock
+from featcache.core.machine import cores
 from featcache.core.specs import Precision, ViewSpec
 from featcache.vision import forward
 from featcache.vision.backbones import Backbone
+from featcache.vision.cuda import LANES, CudaEmbedder
 from featcache.vision.pipeline import Extractor
+from featcache.vision.viewer import Viewer
+
+MANY = 1_000_000  # images
 
 
-def assemble(
+def assemble(  # noqa: PLR0913 - settings, all named
     backbone: Backbone,
     view: ViewSpec,
     *,
     device: str,
     precision: Precision,
     batch_size: int = 0,
+    expected: int | None = None,
     clock: Clock | None = None,
 ) -> Extractor:
     """Return what turns image files into features on a device.
@@ -30,6 +36,8 @@ def assemble(
         Of the network's arithmetic.
     batch_size : int
         Images in one forward pass; 0 for what suits the device.
+    expected : int, optional
+        Images to come, for what pays in long runs only; very many, if nobody knows.
     clock : Clock, optional
         Hears how long each stage takes.
 
@@ -41,18 +49,36 @@ def assemble(
     Raises
     ------
     DeviceError
-        When there is no such device.
+        When there is no such device, it has too little memory, or it cannot decode
+        as the view wants.
     """
     place = forward.pick_device(device)
-    batch_size = batch_size or (8 if place.type == "cpu" else 64)
+    batch_size = batch_size or forward.default_batch_size(place)
     embed = forward.embedder(
-        backbone, view, device=place, precision=precision, batch_size=batch_size
+        backbone,
+        view,
+        device=place,
+        precision=precision,
+        batch_size=batch_size,
+        expected=MANY if expected is None else expected,
     )
+    viewer, embed_files = None, None
+    pieces = {"forward": embed.description}
+    if isinstance(embed, CudaEmbedder) and view.decoder == "nvjpeg":
+        pieces["decode"] = "nvJPEG; Pillow where the file is no ordinary JPEG"
+        embed_files = embed.embed_files
+    else:
+        viewer = Viewer.fastest(view, expected)
+        pieces |= viewer.description
     return Extractor(
         embed,
         view,
         batch_size,
-        pieces={"forward": embed.description},
+        pieces=pieces,
         clock=clock or Clock(),
         device=place.type,
+        viewer=viewer,
+        embed_files=embed_files,
+        # Threads in the lanes wait: as many more keep the cores decoding.
+        workers=cores() + (LANES if place.type == "cuda" else 0),
     )

@@ -8,10 +8,9 @@ import io
 import math
 import stat
 import threading
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -40,8 +39,6 @@ _TURNS = {
 # Decoding takes 4 to 8 bytes a pixel: a worker for each core would take as much again.
 _LARGE = 20_000_000  # pixels
 _one_at_a_time = threading.Lock()
-
-Result = TypeVar("Result")
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _TO_RGB = ("L", "1", "P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
@@ -102,7 +99,8 @@ def decode_view(data: bytes, view: ViewSpec) -> Pixels:
     UnusableImageError
         With the reason, whatever the bytes are.
     """
-    return _decoded(data, view, lambda image: render(image, view))
+    with opened(data, view) as image:
+        return render(loaded(image, view.exif), view)
 
 
 def decode(data: bytes, view: ViewSpec) -> Image.Image:
@@ -125,20 +123,40 @@ def decode(data: bytes, view: ViewSpec) -> Image.Image:
     UnusableImageError
         With the reason, whatever the bytes are.
     """
-    return _decoded(data, view, lambda image: image)
+    with opened(data, view) as image:
+        return loaded(image, view.exif)
 
 
-def _decoded(
-    data: bytes, view: ViewSpec, finish: Callable[[Image.Image], Result]
-) -> Result:
+@contextmanager
+def opened(data: bytes, view: ViewSpec) -> Iterator[Image.Image]:
+    """Open an image whose pixels may then be decoded; turn what fails into a reason.
+
+    Parameters
+    ----------
+    data : bytes
+        See `decode`.
+    view : ViewSpec
+        Its resized size is checked.
+
+    Yields
+    ------
+    PIL.Image.Image
+        Its header is read and its size is within the limits. A large image is the only
+        one in this process until the context ends.
+
+    Raises
+    ------
+    UnusableImageError
+        With the reason, whatever went wrong here or in the context.
+    """
     refuse_truncated_loading()
     try:
         with Image.open(io.BytesIO(data)) as image:
             _check_size(*image.size, view)
             large = image.width * image.height > _LARGE
             with _one_at_a_time if large else nullcontext():
-                image.load()
-                return finish(_upright(_to_rgb(image), image, view.exif))
+                yield image
+            return
     except UnusableImageError:
         raise
     except UnidentifiedImageError:
@@ -151,6 +169,32 @@ def _decoded(
             f"damaged: {str(error) or type(error).__name__}",
         )
     raise UnusableImageError(status, " ".join(reason.split()))
+
+
+def loaded(image: Image.Image, exif: Exif) -> Image.Image:
+    """Decode the pixels of an opened image.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        From `opened`.
+    exif : {"apply", "ignore"}
+        Whether it is turned as its camera says.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGB.
+
+    Raises
+    ------
+    Exception
+        Of Pillow; `opened` gives it a name.
+    """
+    image.load()
+    rgb = _to_rgb(image)
+    turn = turn_of(image, exif)
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def refuse_truncated_loading() -> None:
@@ -212,12 +256,25 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey).convert("RGB")
 
 
-def _upright(rgb: Image.Image, source: Image.Image, exif: Exif) -> Image.Image:
+def turn_of(image: Image.Image, exif: Exif) -> Image.Transpose | None:
+    """Return how an image must be turned to be upright.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        From `opened`, decoded or not.
+    exif : {"apply", "ignore"}
+        Whether it is turned as its camera says.
+
+    Returns
+    -------
+    PIL.Image.Transpose or None
+        None where it stays as it is.
+    """
     if exif == "ignore":
-        return rgb
+        return None
     try:
-        orientation = source.getexif().get(_ORIENTATION)
+        orientation = image.getexif().get(_ORIENTATION)
     except Exception:
-        return rgb
-    turn = _TURNS.get(orientation or 1)
-    return rgb if turn is None else rgb.transpose(turn)
+        return None
+    return _TURNS.get(orientation or 1)

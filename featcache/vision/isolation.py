@@ -1,8 +1,8 @@
 """Isolation: an image under suspicion is tried in a process of its own.
 
 Run as ``python -m featcache.vision.isolation EXIF RESIZE CROP FILE`` it decodes one
-image and ends with 0, also when the image is refused with a reason: only a crash or a
-hang is what the caller wants to know of.
+image, by Pillow and by the fastest way here, and ends with 0, also when the image is
+refused with a reason: only a crash or a hang is what the caller wants to know of.
 """
 
 import contextlib
@@ -78,7 +78,7 @@ def _name(returncode: int) -> str:
 
 
 def main(exif: str, resize: str, crop: str, file: str) -> None:
-    """Decode one image, whatever comes of it.
+    """Decode one image by every way that a run may have taken, whatever comes of it.
 
     Parameters
     ----------
@@ -87,7 +87,9 @@ def main(exif: str, resize: str, crop: str, file: str) -> None:
     file : str
         The image.
     """
-    from featcache.vision.decode import decode_view, read_file
+    from featcache.core.clock import Clock
+    from featcache.vision.decode import read_file
+    from featcache.vision.viewer import Viewer
 
     with contextlib.suppress(ImportError):
         import resource
@@ -95,8 +97,9 @@ def main(exif: str, resize: str, crop: str, file: str) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     view = ViewSpec(exif=cast("Exif", exif), resize=int(resize), crop=int(crop))
-    with contextlib.suppress(UnusableImageError):
-        decode_view(read_file(Path(file)), view)
+    for viewer in (Viewer.plain(view), Viewer.fastest(view)):
+        with contextlib.suppress(UnusableImageError):
+            viewer(read_file(Path(file)), Clock())
 
 
 if __name__ == "__main__":

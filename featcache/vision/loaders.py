@@ -171,6 +171,31 @@ class Loader:
         order = epoch_order(len(self), seed=seed, epoch=epoch)
         return self._batches(self.rows[order], read)
 
+    def shuffled(self, epoch: int, *, seed: int) -> Iterator[Batch]:
+        """Give one epoch of the fixed views in random order, as a cache's rows.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0.
+        seed : int
+            The order follows from seed and epoch alone; it is that of `augmented`.
+
+        Returns
+        -------
+        iterator of (ndarray of uint8 (b, crop, crop, 3), ndarray of int64 (b,))
+            Pixels and labels.
+
+        Raises
+        ------
+        BadImagesError
+            In place of a batch with an image that cannot be used.
+        """
+        order = epoch_order(len(self), seed=seed, epoch=epoch)
+        return self._batches(
+            self.rows[order], lambda i: render(self._image(i), self.view)
+        )
+
     def bad_images(self) -> Iterator[BadImage | None]:
         """Decode every image and throw its pixels away.
 

@@ -19,13 +19,18 @@ import torch
 from featcache.core.blocks import Block
 from featcache.core.clock import Clock
 from featcache.core.heads import Floats
+from featcache.core.machine import cores
 from featcache.core.specs import ViewSpec
 from featcache.core.status import Status, UnusableImageError
-from featcache.vision.decode import decode_view, read_file
+from featcache.vision.decode import read_file
 from featcache.vision.forward import Embed
+from featcache.vision.viewer import Viewer
+from featcache.vision.views import Pixels
 
 Lookup = Callable[[bytes], Floats | None]
 Decoding = Callable[[int], AbstractContextManager[None]]
+EmbedFiles = Callable[[Sequence[bytes]], tuple[Floats, dict[int, UnusableImageError]]]
+Waiting = npt.NDArray[np.uint8] | bytes  # pixels, or a file that the device decodes
 
 _PATIENCE = 30.0  # seconds in all for workers to stop, when one of them cannot
 
@@ -97,6 +102,12 @@ class Extractor:
         Hears how long each stage takes.
     device : str
         Where the network runs: ``cpu``, ``cuda`` or ``mps``.
+    viewer : callable, optional
+        From the bytes of an image and the clock to its view; Pillow alone without it.
+    embed_files : callable, optional
+        From files to features and reasons by row, where the device decodes.
+    workers : int
+        Threads that suit the device.
     """
 
     embed: Embed
@@ -105,6 +116,9 @@ class Extractor:
     pieces: Mapping[str, str] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
     device: str = "cpu"
+    viewer: Callable[[bytes, Clock], Pixels] | None = None
+    embed_files: EmbedFiles | None = None
+    workers: int = field(default_factory=cores)
 
     def fill(
         self,
@@ -130,7 +144,7 @@ class Extractor:
         decoding : callable
             From a row to a context in which its bytes are decoded.
         """
-        batch: list[tuple[int, npt.NDArray[np.uint8]]] = []
+        batch: list[tuple[int, Waiting]] = []
         for row in np.flatnonzero(rows.status == Status.PENDING).tolist():
             alive()
             with decoding(row):
@@ -145,15 +159,18 @@ class Extractor:
 
     def _pixels(
         self, rows: BlockRows, row: int, file: Path, lookup: Lookup
-    ) -> npt.NDArray[np.uint8] | None:
+    ) -> Waiting | None:
         try:
             with self.clock.stage("read"):
                 data = read_file(file)
                 digest = hashlib.sha256(data).digest()
             rows.digests[row] = np.frombuffer(digest, np.uint8)
             known = lookup(digest)
+            if known is None and self.embed_files is not None:
+                return data
             if known is None:
-                return decode_view(data, self.view)
+                viewer = self.viewer or Viewer.plain(self.view)
+                return viewer(data, self.clock)
         except UnusableImageError as error:
             rows.status[row] = error.status
             rows.reasons[row] = str(error)
@@ -162,16 +179,22 @@ class Extractor:
         rows.status[row] = Status.OK
         return None
 
-    def _forward(
-        self, rows: BlockRows, batch: list[tuple[int, npt.NDArray[np.uint8]]]
-    ) -> None:
+    def _forward(self, rows: BlockRows, batch: list[tuple[int, Waiting]]) -> None:
         indices = [row for row, _ in batch]
+        reasons: dict[int, UnusableImageError] = {}
         with self.clock.stage("forward"):
-            features = self.embed(np.stack([pixels for _, pixels in batch]))
+            if self.embed_files is None:
+                features = self.embed(np.stack([pixels for _, pixels in batch]))
+            else:
+                files = [bytes(data) for _, data in batch]
+                features, reasons = self.embed_files(files)
         with np.errstate(over="ignore"):  # the caller refuses what is not finite
             rows.features[indices] = features
         rows.status[indices] = Status.OK
-        rows.computed += len(batch)
+        for at, reason in reasons.items():
+            rows.status[indices[at]] = reason.status
+            rows.reasons[indices[at]] = str(reason)
+        rows.computed += len(batch) - len(reasons)
 
 
 class _StoppedError(Exception):

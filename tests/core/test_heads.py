@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from featcache.core.heads import LinearHead, initial_head, softmax
+from featcache.core.heads import LinearHead, initial_head, softmax, unit_rows
 
 SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=8)
 
@@ -83,3 +83,14 @@ def test_a_new_head_follows_from_its_seed():
     one, two, other = (initial_head(2, 8, seed=seed).weight for seed in (0, 0, 1))
     assert np.array_equal(one, two)
     assert not np.array_equal(one, other)
+
+
+def test_a_head_that_normalises_does_not_mind_the_length_of_features():
+    """Scores are those of unit rows; zeros score the bias."""
+    plain = initial_head(3, 8, seed=0)
+    head = LinearHead(plain.weight, plain.bias, normalize=True)
+    X = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
+    X[0] = 0
+    assert np.array_equal(head.scores(X), plain.scores(unit_rows(X)))
+    assert head.scores(X * np.float32(9)) == pytest.approx(head.scores(X), abs=1e-6)
+    assert np.array_equal(head.scores(X)[0], plain.bias)

@@ -21,6 +21,7 @@ from featcache.core.specs import (
     FinetuneSpec,
     LogRegSpec,
     SgdSpec,
+    SweepSpec,
     ViewSpec,
 )
 
@@ -38,6 +39,7 @@ BAD = {
         "exif": ["rotate", True, None],
         "alpha": ["keep"],
         "sixteen_bit": ["clip"],
+        "decoder": ["gpu", None],
     },
     FeatureSpec: {
         "backbone": [None, 18, ["resnet18"]],
@@ -61,11 +63,24 @@ BAD = {
         "step_size": [0, 0.5],
         "gamma": [0, -1, math.nan, math.inf],
         "seed": [-1, 0.5, None],
+        "nesterov": [1, None],
+        "standardize": ["l1", None, ("l2",)],
+    },
+    SweepSpec: {
+        "lr": [(), 0.1, [0.1]],
+        "standardize": ["l2", ()],
+        "l2_lr_mult": [0, math.nan],
+        "select_on": ["test", True],
+        "holdout": [0, 1],
+        "refit": [1],
+        "seeds": [0, 1.5],
+        "epochs": [0],
     },
     FinetuneSpec: {
         "head_lr_mult": [0, -1, math.nan, math.inf],
         "workers": [-1],
         "lr": [0],
+        "standardize": ["zscore", "l2"],
     },
     LogRegSpec: {
         "C": [(), (0,), (1, -1), (math.nan,), (math.inf,), [1.0], 1.0, "1"],
@@ -89,6 +104,7 @@ OTHER = {
         st.tuples(*[st.floats(-1, 1)] * 3).map(lambda v: {"mean": v}),
         st.tuples(*[st.floats(0.01, 1)] * 3).map(lambda v: {"std": v}),
         st.just({"exif": "ignore"}),
+        st.just({"decoder": "nvjpeg"}),
     ).map(lambda change: replace(ViewSpec(), **change)),
 }
 CHANGES = st.sampled_from(sorted(OTHER)).flatmap(
@@ -153,6 +169,24 @@ def test_equal_specs_have_equal_fingerprints():
 def test_the_fingerprint_is_the_one_of_every_other_version():
     """A known spec: a change here makes every cache a stranger."""
     assert SPEC.fingerprint[:16] == "bf4ad55f537d6a1c"
+    other = FeatureSpec(
+        backbone="resnet50",
+        weights_sha256="ab" * 32,
+        view=ViewSpec(resize=232),
+        precision="bfloat16",
+    )
+    assert other.fingerprint[:16] == "9f2c5629daf2283b"
+
+
+def test_a_view_from_before_there_were_decoders_is_pillows():
+    """The default decoder is not written down: old files and new ones are equal."""
+    fields = VIEW.to_json()
+    assert "decoder" not in fields
+    assert ViewSpec.from_json(fields) == VIEW
+    assert ViewSpec.from_json({**fields, "decoder": "pillow"}) == VIEW
+    other = replace(VIEW, decoder="nvjpeg")
+    assert other.to_json() == {**fields, "decoder": "nvjpeg"}
+    assert ViewSpec.from_json(json.loads(json.dumps(other.to_json()))) == other
 
 
 JSON = st.recursive(
@@ -219,3 +253,41 @@ def test_reading_specs_loads_nothing_heavy():
     root = Path(__file__).parents[2]
     ran = subprocess.run([sys.executable, "-c", code], cwd=root, check=False)
     assert ran.returncode == 0
+
+
+def test_nesterov_needs_a_momentum():
+    """As torch.optim.SGD demands."""
+    with pytest.raises(SpecError, match="nesterov needs a momentum above 0"):
+        SgdSpec(momentum=0.0, nesterov=True)
+
+
+def test_a_sweep_is_every_combination_once():
+    """The last axis changes fastest, and values named twice count once."""
+    sweep = SweepSpec(lr=(0.1, 1.0, 0.1), standardize=("none", "l2"), seed=7)
+    found = [(s.lr, s.standardize, s.seed) for s in sweep.specs()]
+    assert found == [
+        (0.1, "none", 7),
+        (0.1, "l2", 7),
+        (1.0, "none", 7),
+        (1.0, "l2", 7),
+    ]
+
+
+def test_values_of_a_sweep_follow_the_rules_of_one_head():
+    """A wrong value among good ones is refused by name."""
+    with pytest.raises(SpecError, match=r"^lr must be positive and finite, got -1"):
+        SweepSpec(lr=(0.1, -1.0))
+
+
+def test_a_sweep_takes_numbers_of_numpy():
+    """They are written as JSON like any other."""
+    sweep = SweepSpec(lr=tuple(np.logspace(-3, 0, 4, dtype=np.float32)))
+    assert json.loads(json.dumps(asdict(sweep)))["lr"] == list(sweep.lr)
+
+
+def test_the_wide_sweep_is_about_fifty_heads():
+    """With the tutorial's settings among them."""
+    specs = SweepSpec.wide().specs()
+    assert len(specs) == 54
+    assert SgdSpec() in specs
+    assert {s.lr for s in specs if s.standardize == "l2"} == {0.1, 0.3, 1, 3, 10, 30}

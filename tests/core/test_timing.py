@@ -1,5 +1,6 @@
 """The clock of an extraction, and what its report makes of it."""
 
+import contextlib
 import threading
 import time
 
@@ -20,10 +21,8 @@ def test_a_clock_adds_up_over_threads():
                 raise OSError
 
     def shielded(fails):
-        try:
+        with contextlib.suppress(OSError):
             work(fails)
-        except OSError:
-            pass
 
     threads = [threading.Thread(target=shielded, args=(n,)) for n in (False, True)]
     for thread in threads:
@@ -58,8 +57,10 @@ def measured(busy=(1.0, 1.0), device="cpu", **stages):
     [
         (
             measured(forward=16.0, decode=3.0),
-            "bound by the network: 2 of 2 threads keep a core busy; "
-            "more cores or a CUDA GPU would help",
+            (
+                "bound by the network: 2 of 2 threads keep a core busy; "
+                "more cores or a CUDA GPU would help"
+            ),
         ),
         (
             measured(decode=15.0, forward=2.0, device="cuda"),
@@ -67,18 +68,24 @@ def measured(busy=(1.0, 1.0), device="cpu", **stages):
         ),
         (
             measured(busy=(0.2, 0.3), forward=18.0, device="cuda"),
-            "bound by the GPU, for which the threads wait; a faster one, or "
-            "--precision bfloat16, would help",
+            (
+                "bound by the GPU, for which the threads wait; a faster one, or "
+                "--precision bfloat16, would help"
+            ),
         ),
         (
             measured(busy=(0.1, 0.1), read=17.0, forward=2.0),
-            "bound by reading the files: 0 of 2 threads keep a core busy; a faster "
-            "disk, or more threads (--workers) would help",
+            (
+                "bound by reading the files: 0 of 2 threads keep a core busy; a faster "
+                "disk, or more threads (--workers) would help"
+            ),
         ),
         (
             measured(busy=(0.5, 0.5), forward=18.0),
-            "bound by the network, on cores that others use too: the threads got 50 % "
-            "of 2 cores",
+            (
+                "bound by the network, on cores that others use too: the threads got "
+                "50 % of 2 cores"
+            ),
         ),
     ],
 )

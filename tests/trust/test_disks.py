@@ -64,15 +64,15 @@ def data(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def decoded(monkeypatch) -> list[int]:
     """Replace the network, and count the images that reach the decoder."""
-    from featcache.vision import pipeline
+    from featcache.vision.viewer import Viewer
 
-    count, decode = [0], pipeline.decode_view
+    count, decode = [0], Viewer.__call__
 
     def counted(*args):
         count[0] += 1
         return decode(*args)
 
-    monkeypatch.setattr("featcache.vision.pipeline.decode_view", counted)
+    monkeypatch.setattr(Viewer, "__call__", counted)
     monkeypatch.setattr(
         "featcache.vision.forward.embedder", lambda *_, **__: sampled_pixels
     )

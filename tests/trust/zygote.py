@@ -73,7 +73,8 @@ class Zygote:
 
         from featcache.stages import extraction, filling  # noqa: F401 - before any fork
         from featcache.stages.sources import find_weights
-        from featcache.vision import backbones, forward, pipeline, weights
+        from featcache.vision import backbones, forward, weights
+        from featcache.vision.viewer import Viewer
 
         torch.set_num_threads(1)
         state = find_weights("resnet18", "random:0").load()
@@ -82,14 +83,14 @@ class Zygote:
         backbones.Backbone = lambda *_: None
         weights.state_sha256 = lambda _: digest
         forward.embedder = lambda *_, **__: sampled_pixels
-        decode = pipeline.decode_view
+        decode = Viewer.__call__
 
         def counted(*args):
             with self._lock:
                 self._shared[0] += 1
             return decode(*args)
 
-        pipeline.decode_view = counted
+        Viewer.__call__ = counted
 
     @property
     def decoded(self) -> int:

@@ -93,7 +93,7 @@ def test_a_fused_network_that_differs_is_not_used(monkeypatch):
     ("take_away", "reason"),
     [
         pytest.param(
-            ("featcache.vision.fused.FusedResNet._run", "no such operator"),
+            ("featcache.vision.fused.FusedResNet.__call__", "no such operator"),
             "fused operations fail here: no such operator",
             id="private operation gone",
         ),

@@ -1,0 +1,220 @@
+"""The viewer: bytes of an image file to its view, by the fastest way that is exact.
+
+There are three ways, of one result: Pillow resizes the whole image; Pillow resizes in
+two passes what the crop shows; compiled code does that, on pixels that simplejpeg has
+decoded where it can. A way is taken if what it needs is installed, if there are enough
+images to be worth its start, and if it agrees with Pillow on a few pictures first.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+import numpy as np
+from PIL import Image
+
+from featcache.core.clock import Clock
+from featcache.core.specs import ViewSpec
+from featcache.vision.decode import loaded, opened
+from featcache.vision.kernel import Kernel
+from featcache.vision.turbojpeg import JpegDecoder
+from featcache.vision.views import Pixels, render
+from featcache.vision.window import across_first, two_passes
+from featcache.vision.words import Words, words_of
+
+# The compiled way takes 0.15 s to start, its comparison with Pillow included, and saves
+# a core 1.3 ms an image (scripts/bench/view.py measures both): two cores gain from here
+# on, and more of them lose little.
+PAYS_FROM = 200  # images
+
+Window = Callable[[Image.Image, ViewSpec], Pixels]
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """How the bytes of an image become its view; threads may share it.
+
+    Parameters
+    ----------
+    view : ViewSpec
+        The crop.
+    window : callable
+        From a decoded image and a view to pixels.
+    kernel : Kernel, optional
+        Does the window's work where it can.
+    jpeg : JpegDecoder, optional
+        Decodes for the kernel where it can.
+    description : mapping of str to str
+        What decodes ("decode"), what resizes and crops ("view"), and why nothing
+        faster does; for people and provenance.
+    """
+
+    view: ViewSpec
+    window: Window = render
+    kernel: Kernel | None = None
+    jpeg: JpegDecoder | None = None
+    description: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def plain(
+        cls, view: ViewSpec, why: str = "nothing faster was asked for"
+    ) -> "Viewer":
+        """Return the viewer that needs no start: Pillow alone, as everywhere else.
+
+        Parameters
+        ----------
+        view : ViewSpec
+            The crop.
+        why : str
+            What speaks against the others.
+
+        Returns
+        -------
+        Viewer
+            The others give its pixels.
+        """
+        return cls(view, description=_described(why, "whole image", why))
+
+    @classmethod
+    def fastest(cls, view: ViewSpec, expected: int | None = None) -> "Viewer":
+        """Return the fastest viewer there is; to be called before workers start.
+
+        Parameters
+        ----------
+        view : ViewSpec
+            The crop.
+        expected : int, optional
+            How many images will come; very many, if nobody knows.
+
+        Returns
+        -------
+        Viewer
+            Whose description says what is not used, and why.
+        """
+        if expected is not None and expected < PAYS_FROM:
+            few = f"the start of a faster way pays from {PAYS_FROM} images on"
+            return cls.plain(view, f"{few}, here are {expected}")
+        kernel, why = _kernel()
+        if kernel is None:
+            against = _passes()
+            window, name = (render, "whole image") if against else _TWO_PASSES
+            why = f"{why}; {against}" if against else why
+            alone = "simplejpeg gains nothing without the compiled window"
+            return cls(view, window, description=_described(alone, name, why))
+        jpeg, why = _jpeg()
+        description = {
+            "decode": f"simplejpeg {jpeg.version}" if jpeg else f"{_pillow()}: {why}",
+            "view": f"compiled window (llvmlite {version('llvmlite')})",
+        }
+        return cls(view, two_passes, kernel, jpeg, description)
+
+    def __call__(self, data: bytes, clock: Clock) -> Pixels:
+        """Return the view of an image.
+
+        Parameters
+        ----------
+        data : bytes
+            The file; see `featcache.vision.decode.decode`.
+        clock : Clock
+            Told the time of the stages "decode" and "view".
+
+        Returns
+        -------
+        ndarray of uint8, shape (crop, crop, 3)
+            Those of `featcache.vision.decode.decode_view`.
+
+        Raises
+        ------
+        UnusableImageError
+            With the reason, whatever the bytes are.
+        """
+        with ExitStack() as until_done:
+            with clock.stage("decode"):
+                image = until_done.enter_context(opened(data, self.view))
+                source = self._decoded(image, data)
+            with clock.stage("view"):
+                return self._window(source)
+
+    def _decoded(self, image: Image.Image, data: bytes) -> Image.Image | Words:
+        if self.jpeg and self._compiled(*image.size):
+            words = self.jpeg(data, image, self.view.exif)
+            if words is not None:
+                return words
+        return loaded(image, self.view.exif)
+
+    def _window(self, source: Image.Image | Words) -> Pixels:
+        if not isinstance(source, Image.Image):
+            assert self.kernel is not None
+            return self.kernel(source, self.view)
+        if self.kernel and self._compiled(*source.size):
+            return self.kernel(words_of(source), self.view)
+        window = self.window if across_first(*source.size) else render
+        return window(source, self.view)
+
+    def _compiled(self, width: int, height: int) -> bool:
+        return (
+            self.kernel is not None
+            and across_first(width, height)
+            and self.kernel.takes(width, height, self.view)
+        )
+
+
+_TWO_PASSES: tuple[Window, str] = (two_passes, "two passes")
+
+
+def _pillow() -> str:
+    return f"Pillow {version('pillow')}"
+
+
+def _described(decode: str, view: str, why: str) -> dict[str, str]:
+    return {"decode": f"{_pillow()}: {decode}", "view": f"{_pillow()}, {view}: {why}"}
+
+
+@functools.cache
+def _kernel() -> tuple[Kernel | None, str]:
+    try:
+        kernel = Kernel()
+        objection = _objection(lambda image, view: kernel(words_of(image), view))
+    except Exception as error:
+        return None, _missing("llvmlite", error)
+    return (None, f"the compiled window {objection}") if objection else (kernel, "")
+
+
+@functools.cache
+def _jpeg() -> tuple[JpegDecoder | None, str]:
+    try:
+        jpeg = JpegDecoder()
+        objection = jpeg.objection()
+    except Exception as error:
+        return None, _missing("simplejpeg", error)
+    return (None, f"simplejpeg {objection}") if objection else (jpeg, "")
+
+
+@functools.cache
+def _passes() -> str:
+    objection = _objection(two_passes)
+    return f"two passes {objection}" if objection else ""
+
+
+def _missing(package: str, error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"{package} is not installed (pip install 'featcache[fast]')"
+    return f"{package} does not work here: {' '.join(str(error).split())}"
+
+
+def _objection(window: Window) -> str | None:
+    """Compare a window with Pillow on noise, which shows any difference."""
+    random = np.random.default_rng(0)
+    for width, height in _SIZES:
+        noise = random.integers(0, 256, (height, width, 3), np.uint8)
+        image = Image.fromarray(noise)
+        if not np.array_equal(render(image, _VIEW), window(image, _VIEW)):
+            return f"differs from Pillow for an image of {width}x{height}"
+    return None
+
+
+_VIEW = ViewSpec()
+# Photos, enlarged ones, ones of the size wanted, and what is just not too tall.
+_SIZES = ((375, 500), (500, 375), (30, 20), (256, 300), (700, 256), (290, 580))
