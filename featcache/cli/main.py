@@ -9,12 +9,16 @@ import click
 
 from featcache import __version__
 from featcache.cli.asking import evaluate, info, predict, status, verify
+from featcache.cli.comparing import compare
+from featcache.cli.exporting import export
 from featcache.cli.extracting import extract
+from featcache.cli.heads import fit_head
 from featcache.cli.joining import merge
-from featcache.cli.making import finetune, fit_head
+from featcache.cli.making import finetune
 from featcache.cli.render import show_error
-from featcache.cli.supervise import HUNG, end_with_parent, is_child, supervised
+from featcache.cli.supervise import HUNG, is_child, supervised
 from featcache.core.errors import DecoderHungError, FeatcacheError, Interrupted
+from featcache.core.machine import end_with_parent
 
 
 class Border(click.Group):
@@ -69,8 +73,8 @@ def main() -> None:
 
 
 for _command in (
-    *(extract, fit_head, finetune, predict, evaluate),
-    *(status, verify, merge, info),
+    *(extract, fit_head, finetune, predict, evaluate, compare),
+    *(status, verify, merge, export, info),
 ):
     main.add_command(_command)
 

@@ -63,6 +63,13 @@ device_option = click.option(
     show_default=True,
     help="auto, cpu, cuda, cuda:N or mps.",
 )
+devices_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto, cpu, cuda, cuda:N or mps; or several, of which each gets a process: "
+    "cuda:0,cuda:1, or cuda:all.",
+)
 exif_option = click.option(
     "--exif",
     type=click.Choice(["apply", "ignore"]),
@@ -95,6 +102,7 @@ def sgd_options(defaults: type[SgdSpec]) -> Callable[[Function], Function]:
     options = [
         click.option("--lr", default=defaults.lr, help="Learning rate at the start."),
         click.option("--momentum", default=defaults.momentum, help="Of SGD."),
+        click.option("--nesterov", is_flag=True, help="Look ahead along the momentum."),
         click.option(
             "--weight-decay", default=defaults.weight_decay, help="L2 penalty."
         ),

@@ -5,14 +5,12 @@ the child is started again: it finds in the ledger what it was decoding, tries t
 process of its own, leaves it out if need be, and goes on.
 """
 
-import ctypes
 import os
 import signal
 import struct
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -33,7 +31,6 @@ _ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "MALLOC_TOP_PAD_": str(256 << 20),
 }
-_PR_SET_PDEATHSIG = 1  # of Linux' prctl(2)
 
 
 def is_child() -> bool:
@@ -45,13 +42,6 @@ def is_child() -> bool:
         False in the process that the user started.
     """
     return CHILD in os.environ
-
-
-def end_with_parent() -> None:
-    """Have this process end when the one that the user started is killed."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def supervised(words: list[str]) -> int:

@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -16,12 +15,13 @@ from featcache.core.progress import Progress
 from featcache.core.status import Status
 from featcache.core.text import shown
 from featcache.core.timing import Timing
+from featcache.stages.engines import Engine, Work
 from featcache.store.ledger import Ledger
 from featcache.store.reader import FeatureCache
 from featcache.store.reuse import Reuse
 from featcache.store.writer import CacheWriter
 from featcache.vision.isolation import SECONDS, suspicion
-from featcache.vision.pipeline import BlockRows, Extractor
+from featcache.vision.pipeline import BlockRows
 
 _OFTEN = 10.0  # seconds between two reports
 _SETTLED = (Status.OK, Status.QUARANTINED)  # never computed again for equal bytes
@@ -48,12 +48,12 @@ class Tally:
         self._lock = threading.Lock()
         self._told = self.began
 
-    def tell(self, extractor: Extractor) -> None:
+    def tell(self, engine: Engine) -> None:
         """Say every 10 s, to those who asked for more, what takes the time.
 
         Parameters
         ----------
-        extractor : Extractor
+        engine : Engine
             Whose clock knows.
         """
         now = time.monotonic()
@@ -61,10 +61,10 @@ class Tally:
             return
         self._told = now
         timing = Timing.of(
-            extractor.clock,
+            engine.clock,
             images=self.computed,
             elapsed=now - self.began,
-            device=extractor.device,
+            device=engine.device,
         )
         self._progress.detail(f"{timing.speed:.0f} images/s: {timing.describe()}")
 
@@ -123,7 +123,7 @@ class Filler:
         The images.
     writer : CacheWriter
         Of the unfinished cache.
-    extractor : Extractor
+    engine : Engine
         From image files to features.
     reuse : Reuse
         What earlier caches know.
@@ -137,7 +137,7 @@ class Filler:
 
     manifest: Manifest
     writer: CacheWriter
-    extractor: Extractor
+    engine: Engine
     reuse: Reuse
     begun: FeatureCache | None
     tally: Tally
@@ -160,9 +160,9 @@ class Filler:
         NumericError
             When features are not finite.
         """
-        with self.extractor.clock.worker():
+        with self.engine.working():
             rows = self._computed(block, alive)
-            with self.extractor.clock.stage("write"):
+            with self.engine.clock.stage("write"):
                 self.writer.write(block, rows.features, rows.digests, rows.status)
         self.tally.add(block, rows)
 
@@ -172,33 +172,32 @@ class Filler:
         self._take_over(block, rows)
         self.reuse.prefill(block, rows.features, rows.digests, rows.status)
         files = [self.manifest.file(i) for i in range(block.start, block.stop)]
-        self._quarantine(block, rows, files)
-        self.extractor.fill(
-            rows,
-            files,
-            lookup=self.reuse.lookup,
-            alive=alive,
-            decoding=lambda row: self.ledger.decoding(block.start + row),
-        )
+        work = Work(block, rows, files, self.reuse)
+        self._quarantine(work)
+        while not self.engine.compute(work, alive):
+            self._quarantine(work)
         self._check_finite(block, rows)
         return rows
 
     def watch(self) -> None:
-        """Look for a decoder that never returns; and say what takes the time.
+        """Look after processes and decoders that never return; tell how it goes.
 
         Raises
         ------
         DecoderHungError
             Naming the image.
         """
-        self.tally.tell(self.extractor)
-        row = self.ledger.hung(SECONDS)
-        if row is not None:
-            raise DecoderHungError(
-                f"decoding {shown(self.manifest.paths[row])} does not end within "
-                f"{SECONDS:g} s; run the same command again: it is then tried apart, "
-                "left out and named"
-            )
+        self.tally.tell(self.engine)
+        self.engine.watch()
+        found = self.ledger.hung(SECONDS)
+        if found is None or self.engine.expel(found[1]):
+            return
+        self.ledger.keep()
+        raise DecoderHungError(
+            f"decoding {shown(self.manifest.paths[found[0]])} does not end within "
+            f"{SECONDS:g} s; run the same command again: it is then tried apart, "
+            "left out and named"
+        )
 
     def _take_over(self, block: Block, rows: BlockRows) -> None:
         """Keep what is settled of a finished block that has bad rows."""
@@ -211,13 +210,14 @@ class Filler:
             if rows.status[row] == Status.QUARANTINED:
                 rows.reasons[row] = Status.QUARANTINED.reason
 
-    def _quarantine(self, block: Block, rows: BlockRows, files: list[Path]) -> None:
-        """Try what was in work when the last process died in one of its own."""
+    def _quarantine(self, work: Work) -> None:
+        """Try what was in work when a process died in one of its own."""
+        rows, files = work.rows, work.files
         for index in self.ledger.suspects:
-            row = index - block.start
-            if not 0 <= row < block.size or rows.status[row] != Status.PENDING:
+            row = index - work.block.start
+            if not 0 <= row < work.block.size or rows.status[row] != Status.PENDING:
                 continue
-            reason = suspicion(files[row], self.extractor.view)
+            reason = suspicion(files[row], self.writer.header.spec.view)
             if reason is not None:
                 rows.status[row] = Status.QUARANTINED
                 rows.reasons[row] = reason

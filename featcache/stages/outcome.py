@@ -16,7 +16,7 @@ from featcache.core.timing import Timing
 from featcache.store.table import FeatureTable
 
 if TYPE_CHECKING:
-    from featcache.vision.pipeline import Extractor
+    from featcache.stages.engines import Engine
 
 
 def outcome(
@@ -69,13 +69,13 @@ def outcome(
 
 
 def timing(
-    extractor: "Extractor | None", clock: Clock, *, images: int, elapsed: float
+    engine: "Engine | None", clock: Clock, *, images: int, elapsed: float
 ) -> Timing:
     """Return what the stages took.
 
     Parameters
     ----------
-    extractor : Extractor, optional
+    engine : Engine, optional
         What computed; None where nothing had to be.
     clock : Clock
         Of the run.
@@ -89,26 +89,8 @@ def timing(
     Timing
         As of now.
     """
-    device = extractor.device if extractor else "cpu"
+    device = engine.device if engine else "cpu"
     return Timing.of(clock, images=images, elapsed=elapsed, device=device)
-
-
-def tell_pieces(extractor: "Extractor", workers: int, progress: Progress) -> None:
-    """Tell those who asked for more which pieces are in use.
-
-    Parameters
-    ----------
-    extractor : Extractor
-        Ready to work.
-    workers : int
-        Threads.
-    progress : Progress
-        Hears a line for each piece.
-    """
-    for name, piece in extractor.pieces.items():
-        progress.detail(f"{name}: {piece}")
-    batch = plural(extractor.batch_size, "image")
-    progress.detail(f"work: {plural(workers, 'thread')}, {batch} in a forward pass")
 
 
 def bad_images(cache: FeatureTable) -> list[BadImage]:

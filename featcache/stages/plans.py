@@ -3,7 +3,7 @@
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -190,7 +190,7 @@ def mismatch(header: Header, wanted: FeatureSpec) -> CacheMismatchError:
     """
     fields = "; ".join(
         f"{name} is {found!r} in the file, {asked!r} was asked for"
-        for name, found, asked in differences(header.spec.to_json(), wanted.to_json())
+        for name, found, asked in differences(asdict(header.spec), asdict(wanted))
     )
     stem = header.path.name.removesuffix(".partial").removesuffix(".h5")
     other = header.path.with_name(f"{stem}-{wanted.fingerprint[:8]}.h5")

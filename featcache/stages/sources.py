@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from featcache.core.catalog import IMAGENET, Architecture, architecture
 from featcache.core.errors import WeightsError
 from featcache.core.progress import SILENT, Progress
-from featcache.core.specs import Exif, ViewSpec
+from featcache.core.specs import Decoder, Exif, ViewSpec
 from featcache.core.text import closest, shown
 from featcache.stages.weights_files import published_file
 
@@ -83,6 +83,7 @@ def find_weights(
     weights: str | os.PathLike[str] = IMAGENET,
     *,
     exif: Exif = "apply",
+    decoder: Decoder = "pillow",
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> WeightsSource:
@@ -96,6 +97,8 @@ def find_weights(
         ``imagenet`` (the first published), a torchvision enum name such as
         ``IMAGENET1K_V2``, ``random``, or a ``.pth``/``.safetensors`` file.
     exif : {"apply", "ignore"}
+        Goes into the view.
+    decoder : {"pillow", "nvjpeg"}
         Goes into the view.
     seed : int
         Of random weights.
@@ -120,7 +123,7 @@ def find_weights(
     text = os.fspath(weights)
     if text == RANDOM or text.startswith(f"{RANDOM}:"):
         seed = _seed(text, seed)
-        view = ViewSpec.of(known.default_weights, exif)
+        view = ViewSpec.of(known.default_weights, exif, decoder)
         name = f"{RANDOM}:{seed}"
         return WeightsSource(backbone, name, view, name, None, seed)
     if text == IMAGENET or text in known.weights:
@@ -133,7 +136,7 @@ def find_weights(
     key = file_sha256(file)
     # A copy of a published file under any name keeps the view of its weights.
     same = [w for w in known.weights.values() if key.startswith(w.sha256_prefix)]
-    view = ViewSpec.of(same[0] if same else known.default_weights, exif)
+    view = ViewSpec.of(same[0] if same else known.default_weights, exif, decoder)
     return WeightsSource(backbone, name, view, key, file, seed)
 
 

@@ -20,10 +20,10 @@ import numpy as np
 from featcache.core.machine import CHILD
 from featcache.store.files import storing, write_at
 
-_SLOTS = 1024  # threads at once; more than any machine has cores for
+SLOTS = 1024  # threads at once; more than any machine has cores for
 _PAUSE_NS = 5_000_000_000  # between two looks, which are a fifth of a second apart
 _LINE = np.dtype([("row", "<i8"), ("since", "<i8")])  # row + 1, or 0; monotonic ns
-_LENGTH = _SLOTS * _LINE.itemsize  # bytes
+_LENGTH = SLOTS * _LINE.itemsize  # bytes
 _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
 _FLAGS |= getattr(os, "O_CLOEXEC", 0)
 
@@ -44,42 +44,31 @@ def ledger_path(cache: Path) -> Path:
     return cache.with_name(f"{cache.name}.inflight")
 
 
-class Ledger:
-    """Which images are being decoded right now.
+class Slots:
+    """Lines of a ledger for the threads of one process.
 
     Parameters
     ----------
     path : Path
-        See `ledger_path`; removed when the work ends in any other way than death.
-
-    Attributes
-    ----------
-    suspects : tuple of int
-        Rows that were in work when the last process died.
+        See `ledger_path`; a `Ledger` has made it, in this process or in another.
+    rows : range
+        Which lines.
 
     Raises
     ------
     StorageError
-        On entering, when the file cannot be written.
+        On entering, when the file cannot be mapped.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rows: range = range(SLOTS)) -> None:
         self._path = path
-        self.suspects: tuple[int, ...] = ()
-        if CHILD in os.environ:
-            Path(os.environ[CHILD]).write_bytes(os.fsencode(path.absolute()))
         self._own = threading.local()
-        self._taken = iter(range(_SLOTS))
-        self._kept = False
-        self._looked = time.monotonic_ns()
+        self._taken = iter(rows)
 
     def __enter__(self) -> Self:
         with storing(self._path):
-            self._map = _mapped(self._path)
+            self._map = self._mapped()
         self._lines = np.frombuffer(self._map, _LINE)
-        rows = self._lines["row"]
-        self.suspects = tuple(sorted({int(r) - 1 for r in rows[rows > 0]}))
-        self._lines[:] = 0
         return self
 
     def __exit__(
@@ -88,13 +77,13 @@ class Ledger:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._kept:
-            return
         del self._lines
         with suppress(BufferError):  # a thread that was given up still holds it
             self._map.close()
-        with suppress(OSError):
-            self._path.unlink()
+
+    def _mapped(self) -> mmap.mmap:
+        with self._path.open("r+b") as file:
+            return mmap.mmap(file.fileno(), _LENGTH)
 
     @contextmanager
     def decoding(self, row: int) -> Iterator[None]:
@@ -118,8 +107,76 @@ class Ledger:
         finally:
             self._lines[self._own.slot] = (0, 0)
 
-    def hung(self, seconds: float) -> int | None:
-        """Return a row whose decoding does not end, and keep it for the next run.
+
+class Ledger(Slots):
+    """Which images are being decoded right now.
+
+    Parameters
+    ----------
+    path : Path
+        See `ledger_path`; removed when the work ends in any other way than death.
+
+    Attributes
+    ----------
+    suspects : tuple of int
+        Rows that were in work when the last process died.
+
+    Raises
+    ------
+    StorageError
+        On entering, when the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.path = path.absolute()
+        self.suspects: tuple[int, ...] = ()
+        if CHILD in os.environ:
+            Path(os.environ[CHILD]).write_bytes(os.fsencode(self.path))
+        self._kept = False
+        self._looked = time.monotonic_ns()
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.accuse(range(SLOTS))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._kept:
+            return
+        super().__exit__(kind, error, trace)
+        with suppress(OSError):
+            self._path.unlink()
+
+    def _mapped(self) -> mmap.mmap:
+        return _made(self._path)
+
+    def accuse(self, slots: range) -> set[int]:
+        """Count as suspects what a process was decoding when it died.
+
+        Parameters
+        ----------
+        slots : range
+            The lines that were the process's; they are struck out.
+
+        Returns
+        -------
+        set of int
+            Rows of the cache.
+        """
+        lines = self._lines[slots.start : slots.stop]
+        rows = {int(row) - 1 for row in lines["row"] if row > 0}
+        self.suspects = tuple(sorted({*self.suspects, *rows}))
+        lines[:] = 0
+        return rows
+
+    def hung(self, seconds: float) -> tuple[int, int] | None:
+        """Return a row whose decoding does not end.
 
         Parameters
         ----------
@@ -128,21 +185,24 @@ class Ledger:
 
         Returns
         -------
-        int or None
-            The row; None where all is well.
+        tuple of int, or None
+            The row, and its slot; None where all is well.
         """
         now = time.monotonic_ns()
         if now - self._looked > _PAUSE_NS:  # the whole process slept, not a decoder
             self._lines["since"][self._lines["row"] > 0] = now
         self._looked = now
-        for row, since in self._lines.tolist():
+        for slot, (row, since) in enumerate(self._lines.tolist()):
             if row and now - since > seconds * 1e9:
-                self._kept = True
-                return int(row) - 1
+                return int(row) - 1, slot
         return None
 
+    def keep(self) -> None:
+        """Leave the file behind, so that the next run finds the suspects in it."""
+        self._kept = True
 
-def _mapped(path: Path) -> mmap.mmap:
+
+def _made(path: Path) -> mmap.mmap:
     """Map the ledger, with all of its bytes on the disk."""
     fd = os.open(path, _FLAGS, 0o666)
     new = os.fstat(fd).st_size == 0

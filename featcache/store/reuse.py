@@ -48,6 +48,11 @@ class Reuse:
             for number, source in enumerate(sources):
                 self._match(number, source, manifest)
 
+    @property
+    def empty(self) -> bool:
+        """Whether no earlier cache is there to be searched."""
+        return not self._sources
+
     def prefill(
         self,
         block: Block,

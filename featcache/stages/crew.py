@@ -1,0 +1,336 @@
+"""The crew: one process per device, between which the blocks of a cache are shared.
+
+The processes get names of images and give back rows; the cache is written by this
+process alone, which holds its lock. So whatever becomes of a worker, even one that
+outlives this process, no byte of a cache can come from it unasked.
+"""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
+
+import numpy as np
+
+from featcache.core.clock import Clock
+from featcache.core.errors import DeviceError
+from featcache.core.progress import Progress
+from featcache.core.specs import FeatureSpec
+from featcache.core.status import Status, UnusableImageError
+from featcache.stages.engines import Setting, Work, tell_pieces
+from featcache.stages.posts import assign
+from featcache.stages.processes import Worker, WorkerLostError, ending
+from featcache.stages.worker import COLUMNS
+from featcache.store.ledger import Ledger
+from featcache.vision.decode import read_file
+from featcache.vision.isolation import crashed
+from featcache.vision.pipeline import BlockRows
+
+_POLL = 0.2  # seconds between two looks whether the work is to stop
+_KEPT = (
+    "What is done is kept: run the same command again to go on; if memory is short, "
+    "lower --workers or --batch-size"
+)
+_Result = TypeVar("_Result")
+
+
+class Crew:
+    """Worker processes, one for each device.
+
+    Parameters
+    ----------
+    devices : sequence of str
+        As `featcache.stages.devices.device_list` gives them.
+    setting : Setting
+        What to compute; its workers are divided between the devices.
+    wanted : FeatureSpec
+        The features' identity.
+    clock : Clock
+        Hears what each stage takes, all processes together.
+    progress : Progress
+        Hears of processes that end before the work does.
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[str],
+        setting: Setting,
+        wanted: FeatureSpec,
+        clock: Clock,
+        progress: Progress,
+    ) -> None:
+        self.clock = clock
+        self.device = ""  # this, the batch size and the pieces are known by `start`
+        self.batch_size = 0
+        self.pieces: Mapping[str, str] = {}
+        self._progress = progress
+        self._posts = assign(devices, setting, wanted)
+        self._workers: list[Worker] = []
+        self._ledger: Ledger | None = None
+        self._burying = threading.Lock()
+        self._known: set[int] = set()  # suspects so far
+        self.threads = sum(post.job.threads for post in self._posts)
+        self.lanes = self.threads + len(self._posts)  # one waits at each process
+
+    def start(self) -> None:
+        """Start the processes and wait until each can work.
+
+        Raises
+        ------
+        FeatcacheError
+            What one of them says; `DeviceError` when it ends without a word.
+        """
+        for post in self._posts:
+            self._workers.append(Worker(post, self._bury))
+        found = [self._started(worker) for worker in self._workers]
+        self.device = found[0]["device"]
+        self.batch_size = max(each["batch_size"] for each in found)
+        self.pieces = _together(
+            {
+                post.place: each["pieces"]
+                for post, each in zip(self._posts, found, strict=True)
+            }
+        )
+        for post, each in zip(self._posts, found, strict=True):
+            tell_pieces(
+                each["pieces"],
+                each["batch_size"],
+                post.job.threads,
+                self._progress,
+                post.place,
+            )
+
+    @contextmanager
+    def noting(self, ledger: Ledger) -> Iterator[None]:
+        """Note what is being decoded.
+
+        Parameters
+        ----------
+        ledger : Ledger
+            Open.
+
+        Yields
+        ------
+        None
+            Blocks are computed in here.
+        """
+        self._ledger = ledger
+        for worker in self._workers:
+            worker.attach(ledger)
+        try:
+            yield
+        finally:
+            with self._burying:  # who ends after this has decoded for nobody
+                self._ledger = None
+
+    def working(self) -> AbstractContextManager[None]:
+        """Return a context in which the calling thread works on a block.
+
+        Returns
+        -------
+        context manager
+            That counts nothing: the workers' threads count for themselves.
+        """
+        return nullcontext()
+
+    def compute(self, work: Work, alive: Callable[[], None]) -> bool:
+        """Have the pending rows of a block computed.
+
+        Parameters
+        ----------
+        work : Work
+            The block.
+        alive : callable
+            Raises when the work is to stop.
+
+        Returns
+        -------
+        bool
+            False when the process that had the block has ended.
+
+        Raises
+        ------
+        FeatcacheError
+            What a worker says before it ends.
+        """
+        self._look_up(work, alive)
+        pending = np.flatnonzero(work.rows.status == Status.PENDING)
+        if not len(pending):
+            return True
+        worker = self._least_loaded(alive)
+        into = {name: getattr(work.rows, name) for name in COLUMNS}
+        try:
+            answer = worker.ask(
+                (work.block.start + pending).tolist(),
+                [work.files[row] for row in pending.tolist()],
+                sum(column[pending].nbytes for column in into.values()),
+            )
+            message, payload = _result(answer, alive)
+        except WorkerLostError:
+            return False
+        self._take_in(worker, message)
+        _unpack(payload, work.rows, pending)
+        work.rows.computed += message["computed"]
+        for row, reason in message["reasons"].items():
+            work.rows.reasons[int(pending[int(row)])] = reason
+        return True
+
+    def watch(self) -> None:
+        """Start processes anew that an image took down; give up on others.
+
+        Called on a thread that outlives them: Linux ends a process with the thread
+        that has started it.
+
+        Raises
+        ------
+        DeviceError
+            When no process is left.
+        FeatcacheError
+            What a worker said before it ended.
+        """
+        for index, worker in enumerate(self._workers):
+            if worker.ended and worker.failure is not None:
+                raise worker.failure
+            if worker.ended:
+                self._replace(index, worker)
+                return  # the others are looked at next time
+
+    def expel(self, slot: int) -> bool:
+        """End the process that has hung in a slot of the ledger.
+
+        Parameters
+        ----------
+        slot : int
+            Of the ledger.
+
+        Returns
+        -------
+        bool
+            True.
+        """
+        for worker in self._workers:
+            if slot in worker.post.slots:
+                worker.expelled = True
+                worker.kill()
+        return True
+
+    def close(self) -> None:
+        """End every process."""
+        for worker in self._workers:
+            worker.kill()
+        for worker in self._workers:
+            worker.close()
+
+    def _started(self, worker: Worker) -> Mapping[str, Any]:
+        try:
+            return _result(worker.ready)
+        except WorkerLostError:
+            raise DeviceError(
+                f"{worker.post.place}: its process {ending(worker.returncode)} before "
+                "it could work; if memory is short, lower --batch-size or name fewer "
+                "devices"
+            ) from None
+
+    def _bury(self, worker: Worker) -> None:
+        """Have the images that a process was decoding tried apart."""
+        with self._burying:
+            if self._ledger is not None:
+                worker.suspects = self._ledger.accuse(worker.post.slots)
+
+    def _replace(self, index: int, worker: Worker) -> None:
+        worker.close()
+        code, place = worker.returncode, worker.post.place
+        guilty = worker.suspects - self._known
+        self._known |= worker.suspects
+        if guilty and (worker.expelled or crashed(code)):
+            self._progress.say(
+                f"{place}: an image took the process down; it is tried apart, and left "
+                "out and named if it does so again"
+            )
+            self._workers[index] = again = Worker(worker.post, self._bury)
+            assert self._ledger is not None
+            again.attach(self._ledger)
+            return
+        del self._workers[index]
+        line = f"{place}: its process {ending(code)}"
+        if not self._workers:
+            raise DeviceError(f"{line}; no other is left. {_KEPT}")
+        self._progress.say(f"warning: {line}; the others go on without it")
+
+    def _least_loaded(self, alive: Callable[[], None]) -> Worker:
+        while True:
+            alive()
+            working = [worker for worker in [*self._workers] if not worker.ended]
+            if working:
+                return min(working, key=lambda worker: worker.load)
+            time.sleep(_POLL)  # until `watch` starts another, or gives up
+
+    def _look_up(self, work: Work, alive: Callable[[], None]) -> None:
+        """Fill in what earlier caches know by the digest of an image's bytes.
+
+        Its file is read here, so that no worker needs a table of all digests. What is
+        new is read again by a worker, from the system's cache of files.
+        """
+        if work.reuse.empty:
+            return
+        for row in np.flatnonzero(work.rows.status == Status.PENDING).tolist():
+            alive()
+            with self.clock.stage("read"):
+                try:
+                    digest = hashlib.sha256(read_file(work.files[row])).digest()
+                except UnusableImageError:
+                    continue  # a worker will say so
+            known = work.reuse.lookup(digest)
+            if known is not None:
+                work.rows.digests[row] = np.frombuffer(digest, np.uint8)
+                work.rows.features[row] = known
+                work.rows.status[row] = Status.OK
+
+    def _take_in(self, worker: Worker, message: Mapping[str, Any]) -> None:
+        place = worker.post.place
+        busy = {f"{place} {name}": took for name, took in message["busy"].items()}
+        self.clock.add(message["stages"], busy)
+
+
+def _result(
+    future: "Future[_Result]", alive: Callable[[], None] = lambda: None
+) -> _Result:
+    """Wait for a result, but not longer than the work goes on."""
+    while True:
+        alive()
+        try:
+            return future.result(_POLL)  # without a limit, Windows hears no Ctrl-C
+        except TimeoutError:
+            continue
+
+
+def _unpack(payload: bytes, rows: BlockRows, pending: "np.ndarray[Any, Any]") -> None:
+    """Put the bytes of an answer into their rows."""
+    at = 0
+    for name in COLUMNS:
+        column = getattr(rows, name)
+        shape = (len(pending), *column.shape[1:])
+        size = column[pending].nbytes
+        column[pending] = np.frombuffer(
+            payload, column.dtype, size // column.itemsize, at
+        ).reshape(shape)
+        at += size
+
+
+def _together(
+    pieces: Mapping[str, Mapping[str, str]],
+) -> dict[str, str]:
+    """Return the pieces of all devices: once where they are equal."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for place, each in pieces.items():
+        for name, piece in each.items():
+            found.setdefault(name, {}).setdefault(piece, []).append(place)
+    return {
+        name: next(iter(kinds))
+        if len(kinds) == 1
+        else "; ".join(f"{', '.join(at)}: {piece}" for piece, at in kinds.items())
+        for name, kinds in found.items()
+    }

@@ -1,0 +1,248 @@
+"""The steps of one extraction: decide, create, fill, publish."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from featcache.core.blocks import Block, plan_blocks
+from featcache.core.catalog import architecture
+from featcache.core.clock import Clock
+from featcache.core.errors import CacheError, Interrupted, bad_images_error
+from featcache.core.manifest import Manifest
+from featcache.core.progress import Progress
+from featcache.core.specs import (
+    ExtractSpec,
+    FeatureDtype,
+    FeatureSpec,
+    Precision,
+)
+from featcache.core.text import shown
+from featcache.stages.devices import device_list
+from featcache.stages.outcome import bad_images
+from featcache.stages.plans import Found, decide, examine, mismatch, usable_rows
+from featcache.stages.provenance import describe_run
+from featcache.stages.sources import WeightsSource
+from featcache.store.files import storing
+from featcache.store.header import read_header
+from featcache.store.ledger import Ledger, ledger_path
+from featcache.store.lock import writing
+from featcache.store.reader import FeatureCache
+from featcache.store.reuse import Reuse
+from featcache.store.writer import CacheWriter, create, old_path, partial_path
+from featcache.vision.scan import scan
+
+if TYPE_CHECKING:
+    from featcache.stages.engines import Engine
+    from featcache.vision.weights import State
+
+
+@dataclass(eq=False)
+class Job:
+    """One extraction: what is wanted, and the steps to get it."""
+
+    manifest: Manifest
+    source: WeightsSource
+    target: Path
+    how: ExtractSpec
+    precision: Precision
+    dtype: FeatureDtype
+    progress: Progress
+    clock: Clock
+    state: "State | None" = None  # the backbone's tensors, once they are read
+    built: "Engine | None" = None  # once something has to be computed
+    working: float = 0.0  # seconds from the first image to the last
+
+    @property
+    def _partial(self) -> Path:
+        return partial_path(self.target)
+
+    def run(self) -> int:
+        """Bring the target up to date; return how many images were computed."""
+        wanted = self._wanted()
+        found = self._examine(self.target, wanted)
+        if found.state == "same":
+            return self._reuse(found)
+        with self._alone(found.cache):
+            # Looked at again: somebody may have finished before the lock was ours.
+            found = self._examine(self.target, wanted)
+            begun = self._examine(self._partial, wanted, lenient=True)
+            done = min(len(self.manifest), max(map(usable_rows, (found, begun))))
+            match decide(found.state, begun.state, overwrite=self.how.overwrite):
+                case "reuse":
+                    return self._reuse(found)
+                case "refuse cache":
+                    raise mismatch(read_header(self.target), wanted)
+                case "refuse partial":
+                    raise mismatch(read_header(self._partial), wanted)
+                case "resume":
+                    older = self._examine(old_path(self.target), wanted, lenient=True)
+                    with self._engine(wanted, done) as engine:
+                        return self._fill(engine, [found, older], begun.cache)
+                case "extract":
+                    with self._engine(
+                        wanted, done
+                    ) as engine:  # before anything is written
+                        sources = [found, begun, self._set_aside(begun, wanted)]
+                        self._begin(wanted, engine)
+                        return self._fill(engine, sources, None)
+
+    @contextmanager
+    def _alone(self, mapped: FeatureCache | None) -> Iterator[None]:
+        """Be the only writer; after a wait for another one, scan the folder again."""
+        if mapped is not None:
+            mapped.close()  # Windows replaces no file that is mapped
+        wait, progress = self.how.wait, self.progress
+        with writing(self.target, wait=wait, progress=progress) as waited:
+            if waited:
+                self.manifest = scan(self.manifest.root)
+            yield
+
+    def _examine(
+        self, path: Path, wanted: FeatureSpec, *, lenient: bool = False
+    ) -> Found:
+        lenient = lenient or self.how.overwrite
+        return examine(
+            path, wanted, self.manifest, rehash=self.how.rehash, lenient=lenient
+        )
+
+    def _wanted(self) -> FeatureSpec:
+        """Return the identity of the features asked for."""
+        return FeatureSpec(
+            backbone=self.source.backbone,
+            weights_sha256=self._weights_sha256(),
+            view=self.source.view,
+            precision=self.precision,
+            dtype=self.dtype,
+        )
+
+    def _weights_sha256(self) -> str:
+        """Return the identity of the weights, without torch where it is known."""
+        for path in (self.target, self._partial):
+            with suppress(CacheError):
+                header = read_header(path)
+                recorded = header.provenance.get("weights", {})
+                same_backbone = header.spec.backbone == self.source.backbone
+                if same_backbone and recorded.get("key") == self.source.key:
+                    return header.spec.weights_sha256
+        from featcache.vision.weights import state_sha256
+
+        return state_sha256(self._tensors())
+
+    def _tensors(self) -> "State":
+        if self.state is None:
+            self.state = self.source.load()
+        return self.state
+
+    def _reuse(self, found: Found) -> int:
+        """Take the complete cache as it is; return how many images were computed."""
+        assert found.cache is not None
+        bad = bad_images(found.cache)
+        if bad and self.how.on_error == "stop":
+            raise bad_images_error(bad, len(self.manifest))
+        return 0
+
+    def _set_aside(self, begun: Found, wanted: FeatureSpec) -> Found:
+        """Keep an unfinished cache of the folder's earlier state as a source."""
+        old = old_path(self.target)
+        older = self._examine(old, wanted, lenient=True)
+        if begun.state == "changed" and usable_rows(begun) >= usable_rows(older):
+            with storing(old):
+                self._partial.replace(old)
+        return older
+
+    def _begin(self, wanted: FeatureSpec, engine: "Engine") -> None:
+        """Create the unfinished cache, with all of its space."""
+        provenance = describe_run(
+            "began",
+            data=shown(self.manifest.root.absolute()),
+            weights={"source": self.source.name, "key": self.source.key},
+            **engine.pieces,
+            device=self.how.device,
+            batch_size=engine.batch_size,
+            workers=engine.threads,
+        )
+        columns = self.manifest.columns()
+        embed_dim = architecture(self.source.backbone).embed_dim
+        create(self._partial, wanted, columns, embed_dim, provenance)
+
+    def _fill(
+        self, engine: "Engine", found: Sequence[Found], begun: FeatureCache | None
+    ) -> int:
+        """Compute what is missing and give the cache its final name."""
+        from featcache.stages.filling import Filler, Tally, unfinished
+        from featcache.vision.pipeline import run_blocks
+
+        usable = [f.cache for f in found if f.state in ("same", "changed")]
+        sources = [cache for cache in usable if cache is not None]
+        reuse = Reuse(self.manifest, sources, rehash=self.how.rehash)
+        tally = Tally(self.manifest, self.progress)
+        ledger = Ledger(ledger_path(self.target))
+        with CacheWriter(self._partial) as writer, ledger, engine.noting(ledger):
+            blocks = plan_blocks(len(self.manifest), writer.header.block_rows)
+            todo = unfinished(blocks, begun)
+            filler = Filler(self.manifest, writer, engine, reuse, begun, tally, ledger)
+            with self._reporting(todo):
+                run_blocks(todo, filler, engine.lanes, filler.watch)
+            if tally.bad and self.how.on_error == "stop":
+                raise bad_images_error(tally.bad, len(self.manifest))
+            if len(tally.bad) == len(self.manifest):
+                raise bad_images_error(tally.bad, len(self.manifest))
+            for cache in (*sources, begun):
+                if cache is not None:
+                    cache.close()  # Windows replaces no file that is mapped
+            writer.finish(self.target)
+        old_path(self.target).unlink(missing_ok=True)
+        return tally.computed
+
+    @contextmanager
+    def _reporting(self, todo: Sequence[Block]) -> Iterator[None]:
+        """Show progress; on Ctrl-C say what is kept."""
+        images = len(self.manifest)
+        before = images - sum(block.size for block in todo)
+        self.progress.begin("extract", images, unit="image", done=before)
+        began = time.perf_counter()
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"stopped; what is done is kept in {shown(self._partial)}: run the "
+                "same command again to go on"
+            ) from None
+        finally:
+            self.working = time.perf_counter() - began
+            self.progress.end()
+
+    @contextmanager
+    def _engine(self, wanted: FeatureSpec, done: int) -> Iterator["Engine"]:
+        """Make ready what computes: this process, or one for each of the devices."""
+        from featcache.stages.engines import Setting, one_device
+
+        devices = device_list(self.how.device)
+        setting = Setting(
+            source=self.source,
+            precision=self.precision,
+            batch_size=self.how.batch_size,
+            workers=self.how.workers,
+            expected=len(self.manifest) - done,
+        )
+        clock, progress = self.clock, self.progress
+        with ExitStack() as stack:
+            with clock.stage("start"):
+                if len(devices) == 1:
+                    state = self._tensors()
+                    engine: Engine = one_device(
+                        devices[0], setting, state, clock, progress
+                    )
+                else:
+                    from featcache.stages.crew import Crew
+
+                    self.state = None  # the others read the weights for themselves
+                    crew = Crew(devices, setting, wanted, clock, progress)
+                    stack.callback(crew.close)
+                    crew.start()
+                    engine = crew
+            self.built = engine
+            yield engine

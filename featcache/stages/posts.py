@@ -1,0 +1,91 @@
+"""Posts: what each worker process of an extraction is told, and where it works."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from featcache.core.machine import CHILD, cores
+from featcache.core.specs import FeatureSpec
+from featcache.stages.engines import Setting
+from featcache.stages.worker import Job
+from featcache.store.ledger import SLOTS
+from featcache.vision.cuda import LANES
+
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True)
+class Post:
+    """What outlives a worker's process, for the next one in its place.
+
+    Parameters
+    ----------
+    place : str
+        The device as this process names it: ``cuda:1``.
+    job : Job
+        What the worker is told first.
+    slots : range
+        Its lines of the ledger.
+    """
+
+    place: str
+    job: Job
+    slots: range
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of the worker's process.
+
+        Returns
+        -------
+        dict of str to str
+            In which a GPU is the only one, so that nothing is kept on another.
+        """
+        found = {k: v for k, v in os.environ.items() if k != CHILD}
+        if self.place.startswith("cuda:"):
+            number = int(self.place.removeprefix("cuda:"))
+            visible = [name for name in found.get(_VISIBLE, "").split(",") if name]
+            found[_VISIBLE] = visible[number].strip() if visible else str(number)
+        return found
+
+
+def assign(devices: Sequence[str], setting: Setting, wanted: FeatureSpec) -> list[Post]:
+    """Divide the work between devices.
+
+    Parameters
+    ----------
+    devices : sequence of str
+        As `featcache.stages.devices.device_list` gives them.
+    setting : Setting
+        What to compute; its workers are divided, and each device has at least one.
+    wanted : FeatureSpec
+        The features' identity.
+
+    Returns
+    -------
+    list of Post
+        One for each device.
+    """
+    number, source = len(devices), setting.source
+    slots = SLOTS // number
+    found = []
+    for index, device in enumerate(devices):
+        gpu = device.startswith("cuda:")
+        threads = ((setting.workers or cores()) + index) // number or 1
+        if gpu and not setting.workers:
+            threads += LANES  # that wait there: as many more keep the cores decoding
+        job = Job(
+            backbone=source.backbone,
+            weights=None if source.file is None else str(source.file.absolute()),
+            seed=source.seed,
+            weights_sha256=wanted.weights_sha256,
+            view=wanted.view.to_json(),
+            precision=setting.precision,
+            dtype=wanted.dtype,
+            device="cuda" if gpu else device,  # the only one that it sees
+            batch_size=setting.batch_size,
+            threads=threads,
+            expected=setting.expected // number,
+        )
+        place = device if gpu else f"{device} {index + 1}"
+        found.append(Post(place, job, range(index * slots, (index + 1) * slots)))
+    return found
