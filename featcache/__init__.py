@@ -17,12 +17,16 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from featcache import estimators as estimators
     from featcache.core.errors import FeatcacheError as FeatcacheError
     from featcache.core.specs import ExtractSpec as ExtractSpec
     from featcache.core.specs import FinetuneSpec as FinetuneSpec
     from featcache.core.specs import LogRegSpec as LogRegSpec
     from featcache.core.specs import SgdSpec as SgdSpec
+    from featcache.core.specs import SweepSpec as SweepSpec
+    from featcache.stages.comparing import compare as compare
     from featcache.stages.evaluation import evaluate as evaluate
+    from featcache.stages.exporting import export as export
     from featcache.stages.extraction import extract as extract
     from featcache.stages.finetuning import finetune as finetune
     from featcache.stages.inspection import verify as verify
@@ -45,7 +49,10 @@ _HOMES = {
     "Model": "store.artifacts",
     "PartedCache": "store.parts",
     "SgdSpec": "core.specs",
+    "SweepSpec": "core.specs",
+    "compare": "stages.comparing",
     "evaluate": "stages.evaluation",
+    "export": "stages.exporting",
     "extract": "stages.extraction",
     "finetune": "stages.finetuning",
     "fit_head": "stages.probing",
@@ -57,6 +64,8 @@ _HOMES = {
     "verify": "stages.inspection",
 }
 
+_MODULES = ("estimators",)
+
 __all__ = [
     "ExtractSpec",
     "FeatcacheError",
@@ -66,8 +75,12 @@ __all__ = [
     "Model",
     "PartedCache",
     "SgdSpec",
+    "SweepSpec",
     "__version__",
+    "compare",
+    "estimators",
     "evaluate",
+    "export",
     "extract",
     "finetune",
     "fit_head",
@@ -81,6 +94,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return import_module(f"featcache.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'featcache' has no attribute {name!r}")
     value = getattr(import_module(f"featcache.{_HOMES[name]}"), name)

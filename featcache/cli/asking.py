@@ -17,6 +17,7 @@ from featcache.cli.options import (
 )
 from featcache.cli.progress import Terminal
 from featcache.cli.render import (
+    interval,
     percent,
     print_bad_images,
     print_confusion,
@@ -103,12 +104,24 @@ def evaluate(
         {
             "images": f"{report.images:,} of split {report.split}"
             + (f", {report.skipped:,} skipped" if report.skipped else ""),
-            "accuracy": percent(report.accuracy),
-            "mean per-class recall": percent(report.mean_per_class_recall),
+            "accuracy": _sure(report.accuracy, report.accuracy_interval),
+            "mean per-class recall": _sure(
+                report.mean_per_class_recall, report.mean_per_class_recall_interval
+            ),
+            **_top5(report.top5_accuracy),
             "log loss": f"{report.log_loss:.4f}",
+            "calibration error": f"{report.ece:.4f}",
         }
     )
     print_confusion(report.confusion, report.classes)
+
+
+def _sure(share: float, ends: tuple[float, float]) -> str:
+    return f"{percent(share)} (95 % interval: {interval(ends)})"
+
+
+def _top5(share: float | None) -> dict[str, str]:
+    return {} if share is None else {"top-5 accuracy": percent(share)}
 
 
 @click.command()

@@ -89,6 +89,23 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.2f} %"
 
 
+def interval(ends: tuple[float, float]) -> str:
+    """Return two shares as per cent.
+
+    Parameters
+    ----------
+    ends : tuple of float
+        In [0, 1].
+
+    Returns
+    -------
+    str
+        For example ``'90.86 to 97.77 %'``.
+    """
+    low, high = ends
+    return f"{100 * low:.2f} to {100 * high:.2f} %"
+
+
 def print_confusion(confusion: list[list[int]], classes: Sequence[str]) -> None:
     """Print a confusion matrix, rows true and columns predicted.
 

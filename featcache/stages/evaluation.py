@@ -1,30 +1,25 @@
 """`evaluate`: a model against the labels of a folder or a cache."""
 
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
-from featcache.core.errors import BadImage, CacheMismatchError, DataError, ModelError
-from featcache.core.features import Features
-from featcache.core.fingerprint import differences
-from featcache.core.manifest import SPLITS, Manifest
+from featcache.core.errors import BadImage
+from featcache.core.intervals import Interval, bootstrap_recall, wilson
 from featcache.core.metrics import measure
 from featcache.core.progress import SILENT, Progress
 from featcache.core.reports import Report
-from featcache.core.text import listed, shown
-from featcache.stages.datasets import resolve_data
-from featcache.stages.prediction import compute_features, model_extractor
+from featcache.core.text import shown
+from featcache.stages.scoring import (
+    Scored,
+    is_cache,
+    require_split,
+    score_cache,
+    score_folder,
+)
 from featcache.store.artifacts import Model, open_model
-from featcache.store.opening import is_pattern, open_cache
+from featcache.store.opening import open_cache
 from featcache.store.table import FeatureTable
-from featcache.vision.scan import scan
-
-if TYPE_CHECKING:
-    from featcache.vision.pipeline import Extractor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +36,10 @@ class EvaluationReport(Report):
     confusion: list[list[int]]
     classes: list[str]
     split: str
+    accuracy_interval: Interval  # 95 %, Wilson's
+    mean_per_class_recall_interval: Interval  # 95 %, bootstrap
+    top5_accuracy: float | None  # None up to five classes
+    ece: float  # expected calibration error, 15 bins
     images: int  # that were used
     skipped: int  # that could not be used
     bad_images: tuple[BadImage, ...] = ()
@@ -76,7 +75,8 @@ def evaluate(
     Returns
     -------
     EvaluationReport
-        Accuracy, mean per-class recall, log loss, confusion matrix.
+        Accuracy and mean per-class recall with 95 % intervals, log loss, calibration
+        error, confusion matrix.
 
     Raises
     ------
@@ -87,101 +87,34 @@ def evaluate(
     ModelError
         When the weights found are not those that the model belongs to.
     """
-    if split not in SPLITS:
-        raise DataError(f"unknown split {split!r}; expected {', '.join(SPLITS)}")
+    require_split(split)
     opened = model if isinstance(model, Model) else open_model(Path(model))
-    bad: list[BadImage] = []
-    if isinstance(data, FeatureTable) or _is_cache(data):
-        cache = data if isinstance(data, FeatureTable) else open_cache(data)
-        features, skipped = _cached(opened, cache, split)
+    if isinstance(data, FeatureTable):
+        scored = score_cache(opened, data, split)
+    elif is_cache(data):
+        scored = score_cache(opened, open_cache(data), split)
     else:
-        extractor = model_extractor(opened, weights, device, progress)
-        manifest = scan(resolve_data(data, progress=progress))
-        features, bad = _computed(opened, manifest, split, extractor, progress)
-        skipped = len(bad)
-    if not len(features):
-        raise DataError(f"split {split} has no usable image to evaluate on")
-    scores = measure(opened.head.scores(features.X), features.y)
+        scored = score_folder(
+            opened, data, split, weights=weights, device=device, progress=progress
+        )
+    return _report(opened, scored, split)
+
+
+def _report(model: Model, scored: Scored, split: str) -> EvaluationReport:
+    found = measure(scored.scores, scored.y)
+    images = len(scored.y)
     return EvaluationReport(
-        accuracy=scores.accuracy,
-        mean_per_class_recall=scores.mean_per_class_recall,
-        log_loss=scores.log_loss,
-        confusion=scores.confusion,
-        classes=[shown(name) for name in opened.classes],
+        accuracy=found.accuracy,
+        mean_per_class_recall=found.mean_per_class_recall,
+        log_loss=found.log_loss,
+        confusion=found.confusion,
+        classes=[shown(name) for name in model.classes],
         split=split,
-        images=len(features),
-        skipped=skipped,
-        bad_images=tuple(bad),
+        accuracy_interval=wilson(int(scored.right.sum()), images),
+        mean_per_class_recall_interval=bootstrap_recall(found.confusion),
+        top5_accuracy=found.top5_accuracy,
+        ece=found.ece,
+        images=images,
+        skipped=scored.skipped,
+        bad_images=tuple(scored.bad_images),
     )
-
-
-def _is_cache(data: str | os.PathLike[str]) -> bool:
-    return Path(data).is_file() or is_pattern(data)
-
-
-def _cached(model: Model, cache: FeatureTable, split: str) -> tuple[Features, int]:
-    """Return a split's features with the model's labels, and how many it lacks."""
-    _require_same_backbone(model, cache)
-    labels = _labels_of(model, cache.classes, shown(cache.path))
-    found = cache.features(split)
-    of_split = int((cache.splits == SPLITS.index(split)).sum())
-    return replace(found, y=labels[found.y]), of_split - len(found)
-
-
-def _computed(
-    model: Model,
-    manifest: Manifest,
-    split: str,
-    extractor: "Extractor",
-    progress: Progress,
-) -> tuple[Features, list[BadImage]]:
-    labels = _labels_of(model, manifest.classes, shown(manifest.root))
-    rows = np.flatnonzero(manifest.splits == SPLITS.index(split))
-    if not len(rows):
-        raise DataError(
-            f"{shown(manifest.root)} has no image in split {split}; it has "
-            f"{manifest.describe()}"
-        )
-    files = [manifest.file(row) for row in rows.tolist()]
-    X, bad = compute_features(extractor, files, model, progress)
-    good = np.isfinite(X).all(axis=1)
-    y = labels[manifest.labels[rows]]
-    return Features(X[good], y[good], rows[good]), bad
-
-
-def _require_same_backbone(model: Model, cache: FeatureTable) -> None:
-    if model.fine_tuned:
-        raise ModelError(
-            "this model carries a fine-tuned backbone, so a cache of another's "
-            "features says nothing about it; name the image folder instead"
-        )
-    wanted = {
-        "backbone": model.backbone,
-        "weights_sha256": model.weights_sha256,
-        "precision": model.precision,
-        "view": asdict(model.view),
-    }
-    found = {
-        "backbone": cache.spec.backbone,
-        "weights_sha256": cache.spec.weights_sha256,
-        "precision": cache.spec.precision,
-        "view": asdict(cache.spec.view),
-    }
-    for name, there, needed in differences(found, wanted):
-        raise CacheMismatchError(
-            f"the model belongs to another cache than {shown(cache.path)}: {name} is "
-            f"{there!r} in the cache, {needed!r} in the model"
-        )
-
-
-def _labels_of(
-    model: Model, classes: tuple[str, ...], place: str
-) -> npt.NDArray[np.int32]:
-    """Return the model's label of each of the data's classes, by name."""
-    unknown = [shown(name) for name in classes if name not in model.classes]
-    if unknown:
-        raise DataError(
-            f"{place} has classes that the model does not know: {listed(unknown)}; "
-            f"it knows {listed(shown(c) for c in model.classes)}"
-        )
-    return np.array([model.classes.index(name) for name in classes], np.int32)

@@ -190,7 +190,7 @@ class OnlineParts:
         return int(counts[TRAIN] + val)
 
     def train(self, epoch: int) -> "Iterable[Batch]":
-        """Return the augmented batches of an epoch.
+        """Return the batches of an epoch: augmented, or of fixed views in its order.
 
         Parameters
         ----------
@@ -204,7 +204,8 @@ class OnlineParts:
         """
         loader = self.loader("train", self.spec.batch_size)
         assert loader is not None
-        return Counted(loader.augmented(epoch, seed=self.spec.seed), self.progress)
+        batches = loader.augmented if self.spec.augment else loader.shuffled
+        return Counted(batches(epoch, seed=self.spec.seed), self.progress)
 
     def val(self) -> "Iterable[Batch] | None":
         """Return the fixed batches of ``val``.

@@ -21,7 +21,8 @@ from featcache.core.text import shown
 from featcache.store.files import replacing
 
 FORMAT = "featcache-model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_PLAIN = 1  # the version of files that say nothing new: older readers open them
 
 _BACKBONE = "backbone."
 _LONGEST_REASON = 200  # characters
@@ -89,7 +90,7 @@ def save_model(model: Model, path: Path) -> None:
     for name, tensor in (model.state or {}).items():
         tensors[_BACKBONE + name] = tensor
     tensors = {k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()}
-    description = {
+    description: dict[str, Any] = {
         "classes": list(model.classes),
         "view": asdict(model.view),
         "backbone": model.backbone,
@@ -98,10 +99,13 @@ def save_model(model: Model, path: Path) -> None:
         "precision": model.precision,
         "report": dict(model.report),
     }
+    version = _PLAIN
+    if model.head.normalize:  # a reader that does not know of it would score wrongly
+        description["normalize"], version = True, FORMAT_VERSION
     text = json.dumps(description)
     metadata = {
         "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
+        "format_version": str(version),
         "model": text,
         "sha256": _digest(text, tensors),
     }
@@ -182,8 +186,9 @@ def _model(
         for name, tensor in tensors.items()
         if name.startswith(_BACKBONE)
     }
-    head = LinearHead(tensors["head.weight"], tensors["head.bias"])
     expected = (len(fields["classes"]), architecture(fields["backbone"]).embed_dim)
+    normalize = fields.get("normalize", False)
+    head = LinearHead(tensors["head.weight"], tensors["head.bias"], normalize)
     if head.weight.shape != expected or head.bias.shape != expected[:1]:
         raise ValueError(f"its head is {head.weight.shape}, expected {expected}")
     if any(tensor.dtype != np.float32 for tensor in tensors.values()):
@@ -199,6 +204,7 @@ def _model(
         report=fields["report"],
         precision=fields["precision"],
     )
+    require(head, normalize=one_of(False, True))
     require(
         model,
         classes=each(TEXT),

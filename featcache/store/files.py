@@ -119,12 +119,54 @@ def replacing(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Write a folder of files that is there whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        What is to be written. A folder of that name is moved aside when the new one
+        is whole, and then removed.
+
+    Yields
+    ------
+    Path
+        An empty folder beside it to write files to; renamed to ``path`` if nothing
+        is raised, removed otherwise.
+
+    Raises
+    ------
+    StorageError
+        When the system refuses.
+    """
+    partial = path.with_name(_temporary(path, uuid4().hex))
+    old = path.with_name(_temporary(path, uuid4().hex))
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.mkdir()
+            yield partial
+            for file in partial.iterdir():
+                sync_file(file)
+            sync_folder(partial)
+            if path.exists():  # no system replaces a folder that has files in one step
+                path.replace(old)
+            partial.replace(path)
+            sync_folder(path.parent)
+        finally:
+            if old.exists() and not path.exists():
+                old.replace(path)
+            for left in (partial, old):
+                shutil.rmtree(left, ignore_errors=True)
+
+
 def _temporary(path: Path, unique: str) -> str:
     return f".{path.name}.{unique}.partial"
 
 
 def sweep(path: Path) -> None:
-    """Remove what killed processes left of `replacing`.
+    """Remove what killed processes left of `replacing` and `replacing_folder`.
 
     Parameters
     ----------
@@ -133,7 +175,10 @@ def sweep(path: Path) -> None:
     """
     pattern = _temporary(Path(glob.escape(path.name)), "[0-9a-f]" * 32)
     for left in path.parent.glob(pattern):
-        left.unlink(missing_ok=True)
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def sync_file(path: Path) -> None:

@@ -17,12 +17,17 @@ from featcache.store.files import storing
 
 _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
 _TEXT = 1 << 20  # Windows locks bytes: one behind the text, so that others can read it
+_REMEDY = "wait for it to end (--wait does), or choose another file with --cache"
 _POLL = 0.25  # seconds between two looks at a lock that another holds
 
 
 @contextmanager
 def writing(
-    cache: Path, *, wait: bool = False, progress: Progress = SILENT
+    cache: Path,
+    *,
+    wait: bool = False,
+    progress: Progress = SILENT,
+    remedy: str = _REMEDY,
 ) -> Iterator[bool]:
     """Hold the right to write a cache.
 
@@ -37,6 +42,8 @@ def writing(
         Wait for another holder to end, however long that takes.
     progress : Progress
         Told once for whom.
+    remedy : str
+        What a user can do when another process has it.
 
     Yields
     ------
@@ -61,8 +68,7 @@ def writing(
             fd = _await(path)
     if fd is None:
         raise CacheBusyError(
-            f"{shown(cache)} is being written by {_holder(path)}; wait for it to end "
-            "(--wait does), or choose another file with --cache"
+            f"{shown(cache)} is being written by {_holder(path)}; {remedy}"
         )
     try:
         with storing(path):

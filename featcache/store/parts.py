@@ -109,6 +109,9 @@ class PartedCache(FeatureTable):
     def __len__(self) -> int:
         return len(self._part)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PartedCache, (self.parts, self.path)
+
     def close(self) -> None:
         """Let go of the files; arrays handed out before stay readable."""
         for part in self.parts:
@@ -188,7 +191,7 @@ class PartedCache(FeatureTable):
         Parameters
         ----------
         rows : ndarray of int64, shape (n,)
-            Rows of the whole.
+            Rows of the whole, in any order.
 
         Returns
         -------

@@ -15,6 +15,7 @@ from featcache.core.digests import array_digest
 from featcache.core.errors import (
     BadImage,
     CacheCorruptError,
+    CacheMismatchError,
     DamagedRowsError,
     StorageError,
 )
@@ -89,6 +90,11 @@ class FeatureCache(FeatureTable):
     def __len__(self) -> int:
         return self.header.rows
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What another process gets is where the file lies, and it maps that itself.
+        path = os.path.abspath(self.path)  # noqa: PTH100 - bytes stay
+        return _reopened, (path, self.fingerprint, self.header.manifest_sha256)
+
     @property
     def spec(self) -> FeatureSpec:
         """What made the features: the identity of the cache."""
@@ -115,14 +121,16 @@ class FeatureCache(FeatureTable):
         Parameters
         ----------
         rows : ndarray of int64, shape (n,)
-            Row numbers, in rising order.
+            Row numbers, in any order.
 
         Returns
         -------
         ndarray, shape (n, D)
-            In the stored dtype; a view of the file where the rows lie together.
+            In the stored dtype; a view of the file where the rows lie together and
+            rise, else a copy.
         """
-        together = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
+        as_many = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
+        together = as_many and bool((np.diff(rows) == 1).all())
         key: Any = slice(rows[0], rows[-1] + 1) if together else rows
         features: npt.NDArray[Any] = self.columns["features"][key]
         return features
@@ -272,6 +280,19 @@ def _mapped(file: BinaryIO, header: Header) -> mmap.mmap:
         return mmap.mmap(file.fileno(), header.length, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:  # ValueError: cut off a moment ago
         raise StorageError(f"cannot map {shown(header.path)}: {error}") from error
+
+
+def _reopened(path: str, fingerprint: str, manifest_sha256: str) -> FeatureCache:
+    cache = FeatureCache(Path(path))
+    if (cache.fingerprint, cache.header.manifest_sha256) == (
+        fingerprint,
+        manifest_sha256,
+    ):
+        return cache
+    cache.close()
+    raise CacheMismatchError(
+        f"{shown(path)} was replaced by another cache meanwhile; open it again"
+    )
 
 
 def open_cache(path: str | os.PathLike[str]) -> FeatureCache:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,13 @@ from featcache.core.metrics import Labels
 from featcache.core.specs import FeatureSpec
 from featcache.core.status import Status
 from featcache.core.text import plural, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from featcache.store.frames import Frame
+    from featcache.store.torch_dataset import FeatureDataset
 
 MANIFEST = ("classes", "paths", "labels", "splits", "sizes", "mtimes_ns")
 
@@ -77,7 +84,7 @@ class FeatureTable(ABC):
         Parameters
         ----------
         rows : ndarray of int64, shape (n,)
-            Row numbers.
+            Row numbers, in any order.
 
         Returns
         -------
@@ -140,8 +147,8 @@ class FeatureTable(ABC):
         """How many rows have no feature, because their image could not be used."""
         return int((self.status != Status.OK).sum())
 
-    def features(self, split: str | None = None) -> Features:
-        """Return the features of a split; rows of unusable images are left out.
+    def rows(self, split: str | None = None) -> npt.NDArray[np.int64]:
+        """Return the rows of a split that have a feature.
 
         Parameters
         ----------
@@ -150,9 +157,8 @@ class FeatureTable(ABC):
 
         Returns
         -------
-        Features
-            X (n, D) in the stored dtype, y (n,) int32. Of one file, X is a view of
-            it where no row in between is left out; of several it is a copy.
+        ndarray of int64, shape (n,)
+            Rising; rows of unusable images are left out.
 
         Raises
         ------
@@ -164,8 +170,126 @@ class FeatureTable(ABC):
         chosen = self.status == Status.OK
         if split is not None:
             chosen &= self.splits == SPLITS.index(split)
-        rows = np.flatnonzero(chosen)
+        return np.flatnonzero(chosen)
+
+    def features(self, split: str | None = None) -> Features:
+        """Return the features of a split; rows of unusable images are left out.
+
+        Parameters
+        ----------
+        split : {"train", "val", "test"}, optional
+            All rows without it.
+
+        Returns
+        -------
+        Features
+            X (n, D) in the stored dtype, y (n,) int32. Of one file, X is the mapped
+            file itself, read when it is used, where the rows lie together, as those
+            of a split do. It is a copy in memory where the row of an unusable image
+            is left out in between, and of several files.
+
+        Raises
+        ------
+        SpecError
+            When the name is none of a split.
+        """
+        rows = self.rows(split)
         return Features(self.take(rows), self.labels[rows], rows)
+
+    def dataset(self, split: str | None = None) -> "FeatureDataset":
+        """Return the features of a split as a torch data set.
+
+        Parameters
+        ----------
+        split : {"train", "val", "test"}, optional
+            All rows without it.
+
+        Returns
+        -------
+        FeatureDataset
+            Yields a float32 tensor (D,) and the label as an int; see there.
+
+        Raises
+        ------
+        SpecError
+            When the name is none of a split.
+        """
+        from featcache.store.torch_dataset import FeatureDataset
+
+        rows = self.rows(split)
+        return FeatureDataset(self, rows, self.labels[rows])
+
+    def frame(self, rows: npt.NDArray[np.int64]) -> "Frame":
+        """Return rows with everything that an export says of them.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (n,)
+            Row numbers.
+
+        Returns
+        -------
+        Frame
+            Features, paths, splits, labels and names of classes.
+        """
+        from featcache.store.frames import Frame
+
+        return Frame(
+            self.take(rows),
+            self.paths[rows],
+            self.splits[rows],
+            self.labels[rows],
+            self.classes,
+            rows,
+        )
+
+    def to_arrow(self, split: str | None = None) -> "pa.Table":
+        """Return a split as an Arrow table, features as one fixed-size list column.
+
+        Parameters
+        ----------
+        split : {"train", "val", "test"}, optional
+            All rows without it.
+
+        Returns
+        -------
+        pyarrow.Table
+            See `featcache.store.frames.arrow_table`.
+
+        Raises
+        ------
+        DependencyError
+            When pyarrow is not installed.
+        SpecError
+            When the name is none of a split.
+        """
+        from featcache.store.frames import arrow_table
+
+        return arrow_table(self.frame(self.rows(split)))
+
+    def to_pandas(self, split: str | None = None) -> "pd.DataFrame":
+        """Return a split as a pandas frame, one column a feature.
+
+        Parameters
+        ----------
+        split : {"train", "val", "test"}, optional
+            All rows without it.
+
+        Returns
+        -------
+        pandas.DataFrame
+            See `featcache.store.frames.pandas_frame`.
+
+        Raises
+        ------
+        DependencyError
+            When pandas is not installed.
+        SpecError
+            When the name is none of a split.
+        """
+        from featcache.store.frames import pandas_frame
+
+        return pandas_frame(self.frame(self.rows(split)))
 
     def manifest_columns(self) -> dict[str, npt.NDArray[Any]]:
         """Return the columns that came from the folder.

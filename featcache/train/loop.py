@@ -101,7 +101,11 @@ def sgd(model: Classifier, spec: FinetuneSpec) -> torch.optim.SGD:
         groups[0]["lr"] = spec.lr * spec.head_lr_mult
         groups.insert(0, {"params": list(model.backbone.parameters()), "lr": spec.lr})
     return torch.optim.SGD(
-        groups, lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay
+        groups,
+        lr=spec.lr,
+        momentum=spec.momentum,
+        nesterov=spec.nesterov,
+        weight_decay=spec.weight_decay,
     )
 
 

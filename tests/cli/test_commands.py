@@ -68,7 +68,7 @@ def test_the_three_commands_end_in_a_classifier(run, shared_photos):
     fitted = json.loads(run("fit-head", "--lr", "1e-4", "--json").stdout)
     assert set(fitted) == {
         "model", "solver", "epochs", "best_epoch", "train_accuracy", "val_accuracy",
-        "val_loss", "test_accuracy", "seconds",
+        "val_loss", "test_accuracy", "skipped", "seconds",
     }  # fmt: skip
     assert fitted["val_accuracy"] == 1.0
     result = run("predict", fitted["model"], shared_photos / "val", "--json")

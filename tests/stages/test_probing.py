@@ -15,7 +15,7 @@ from featcache.core.errors import (
     ModelError,
     TrainingError,
 )
-from featcache.core.specs import ExtractSpec, LogRegSpec, SgdSpec
+from featcache.core.specs import ExtractSpec, FinetuneSpec, LogRegSpec, SgdSpec
 from featcache.stages.probing import newest_cache
 
 
@@ -130,3 +130,21 @@ def test_predictions_are_those_of_cached_features(cache, shared_photos):
     assert [p.probability for p in result.predictions] == pytest.approx(
         probabilities.max(axis=1).tolist(), abs=1e-4
     )
+
+
+def test_what_is_trained_online_without_augmentation_is_the_cached_head(
+    shared_photos, cache
+):
+    """cached = online: equal views, batches and initial weights give equal weights."""
+    numbers = {"epochs": 3, "lr": 1e-3, "batch_size": 5, "nesterov": True}
+    online = featcache.finetune(
+        shared_photos,
+        FinetuneSpec(full=False, augment=False, **numbers),
+        weights="random:0",
+    )
+    cached = featcache.fit_head(cache, SgdSpec(**numbers))
+    scale = np.abs(cached.head.weight).max()
+    assert np.abs(online.head.weight - cached.head.weight).max() <= 1e-4 * scale
+    assert np.abs(online.head.bias - cached.head.bias).max() <= 1e-4 * scale
+    assert online.report.best_epoch == cached.report.best_epoch
+    assert online.val_accuracy == cached.val_accuracy

@@ -37,6 +37,8 @@ def same(one, two):
         for m in (one, two)
     ]
     plain = [replace(m, head=None, state=None).__dict__ for m in (one, two)]
+    if one.head.normalize is not two.head.normalize:
+        return False
     return plain[0] == plain[1] and {k: v.tobytes() for k, v in tensors[0].items()} == {
         k: v.tobytes() for k, v in tensors[1].items()
     }
@@ -78,6 +80,7 @@ def path(tmp_path):
         pytest.param({}, id="head"),
         pytest.param({"classes": ("caf\udce9", "蜂\n")}, id="any names"),
         pytest.param({"view": ViewSpec(resize=232, exif="ignore")}, id="other view"),
+        pytest.param({"head": replace(MODEL.head, normalize=True)}, id="unit rows"),
         pytest.param(
             {"weights": "caf\udce9.pth", "precision": "bfloat16"}, id="others"
         ),
@@ -157,7 +160,7 @@ def test_other_safetensors_files_are_told_apart(tmp_path, metadata):
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        pytest.param("2", "has format version 2, this featcache reads up to 1", id="2"),
+        pytest.param("3", "has format version 3, this featcache reads up to 2", id="3"),
         pytest.param("0", "is damaged: it has no format version", id="0"),
         pytest.param(None, "is damaged: it has no format version", id="none"),
         pytest.param("one", "is no model file: invalid literal", id="word"),
@@ -260,3 +263,19 @@ def test_a_full_disk_keeps_the_old_model(path, monkeypatch):
         save_model(replace(MODEL, classes=("a", "b")), path)
     assert same(open_model(path), MODEL)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_only_heads_that_normalise_need_a_newer_reader(path):
+    """A plain head is written as ever; of unit rows an old reader knows nothing."""
+    versions = []
+    for head in (MODEL.head, replace(MODEL.head, normalize=True)):
+        save_model(replace(MODEL, head=head), path)
+        versions.append(read_metadata(path)["format_version"])
+        assert open_model(path).head.normalize is head.normalize
+    assert versions == ["1", "2"]
+
+
+def test_normalize_must_be_a_truth_value(path):
+    """A file from elsewhere cannot smuggle in another type."""
+    with pytest.raises(ModelError, match="normalize must be False or True, got 1"):
+        open_model(forged(path, normalize=1))

@@ -1,4 +1,7 @@
-"""SGD in numpy: step for step what torch computes."""
+"""SGD in numpy and compiled: step for step what torch computes, one head or many."""
+
+from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -13,7 +16,15 @@ from featcache.core.heads import LinearHead, initial_head
 from featcache.core.reports import EpochRecord
 from featcache.core.seeds import epoch_order
 from featcache.core.specs import SgdSpec
-from featcache.train.sgd import fit_sgd, selection_key
+from featcache.train import sgd
+from featcache.train.sgd import Diverged, fit_sgd, fit_sgd_many, selection_key
+
+ENGINES = pytest.mark.parametrize("compiled", [False, True], ids=["numpy", "numba"])
+
+
+def engine(compiled: bool):
+    """Have training run in numpy, or in loops that numba compiles."""
+    return patch.object(sgd, "_compiling_pays", lambda *_: compiled)
 
 
 def blobs(n: int, dim: int, classes: int, seed: int = 0) -> Features:
@@ -25,10 +36,12 @@ def blobs(n: int, dim: int, classes: int, seed: int = 0) -> Features:
     return Features(X, y, np.arange(n))
 
 
-def torch_reference(train: Features, classes: int, spec: SgdSpec) -> LinearHead:
+def torch_reference(
+    train: Features, classes: int, spec: SgdSpec, dtype: torch.dtype = torch.float32
+) -> LinearHead:
     """The tutorial's loop with torch's own parts, on the same batches."""
     start = initial_head(classes, train.X.shape[1], seed=spec.seed)
-    linear = nn.Linear(train.X.shape[1], classes)
+    linear = nn.Linear(train.X.shape[1], classes, dtype=dtype)
     with torch.no_grad():
         linear.weight.copy_(torch.from_numpy(start.weight))
         linear.bias.copy_(torch.from_numpy(start.bias))
@@ -37,11 +50,12 @@ def torch_reference(train: Features, classes: int, spec: SgdSpec) -> LinearHead:
         lr=spec.lr,
         momentum=spec.momentum,
         weight_decay=spec.weight_decay,
+        nesterov=spec.nesterov,
     )
     scheduler = torch.optim.lr_scheduler.StepLR(
         optimizer, step_size=spec.step_size, gamma=spec.gamma
     )
-    X, y = torch.from_numpy(train.X), torch.from_numpy(train.y).long()
+    X, y = torch.from_numpy(train.X).to(dtype), torch.from_numpy(train.y).long()
     for epoch in range(spec.epochs):
         order = epoch_order(len(y), seed=spec.seed, epoch=epoch)
         for batch in torch.from_numpy(order).split(spec.batch_size):
@@ -53,28 +67,108 @@ def torch_reference(train: Features, classes: int, spec: SgdSpec) -> LinearHead:
     return LinearHead(linear.weight.detach().numpy(), linear.bias.detach().numpy())
 
 
+def differ(found: LinearHead, expected: LinearHead) -> float:
+    """The largest difference of two heads, relative to the largest weight."""
+    pairs = [(found.weight, expected.weight), (found.bias, expected.bias)]
+    scale = max(np.abs(right).max() for _, right in pairs)
+    return max(np.abs(left - right).max() for left, right in pairs) / scale
+
+
+NUMBERS = {
+    "batch_size": st.integers(1, 12),
+    "momentum": st.sampled_from([0.0, 0.5, 0.9]),
+    "nesterov": st.booleans(),
+    "weight_decay": st.sampled_from([0.0, 1e-4, 0.1]),
+    "step_size": st.integers(1, 4),
+    "gamma": st.sampled_from([0.1, 0.5, 1.0]),
+    "lr": st.sampled_from([0.001, 0.05]),
+    "seed": st.integers(0, 5),
+}
+SPECS = st.fixed_dictionaries(NUMBERS).map(
+    # as torch: nesterov goes with a momentum only
+    lambda n: SgdSpec(
+        epochs=5, **{**n, "nesterov": n["nesterov"] and n["momentum"] > 0}
+    )
+)
+
+
+@ENGINES
 @settings(max_examples=40)
 @given(
-    n=st.integers(2, 40),
-    dim=st.integers(1, 30),
-    classes=st.integers(2, 5),
-    batch_size=st.integers(1, 12),
-    momentum=st.sampled_from([0.0, 0.5, 0.9]),
-    weight_decay=st.sampled_from([0.0, 1e-4, 0.1]),
-    step_size=st.integers(1, 4),
-    gamma=st.sampled_from([0.1, 0.5, 1.0]),
-    lr=st.sampled_from([0.001, 0.05]),
-    seed=st.integers(0, 5),
+    n=st.integers(2, 40), dim=st.integers(1, 30), classes=st.integers(2, 5), spec=SPECS
 )
-def test_weights_equal_torchs(n, dim, classes, **numbers):
+def test_weights_equal_torchs(compiled, n, dim, classes, spec):
     """Any shape, batch size (ragged last batch too) and schedule: 1e-5 relative."""
-    spec = SgdSpec(epochs=5, **numbers)
     train = blobs(n, dim, classes, seed=spec.seed)
-    expected = torch_reference(train, classes, spec)
-    found = fit_sgd(train, None, classes=classes, spec=spec).head
-    scale = max(np.abs(expected.weight).max(), np.abs(expected.bias).max())
-    assert np.abs(found.weight - expected.weight).max() <= 1e-5 * scale
-    assert np.abs(found.bias - expected.bias).max() <= 1e-5 * scale
+    with engine(compiled):
+        found = fit_sgd(train, None, classes=classes, spec=spec).head
+    assert differ(found, torch_reference(train, classes, spec)) <= 1e-5
+
+
+@ENGINES
+def test_no_further_from_float64_than_torch_is(compiled):
+    """A long training ends as near to exact arithmetic as torch's own does."""
+    train = blobs(83, 64, 3)
+    spec = SgdSpec(lr=0.01, nesterov=True, weight_decay=1e-3, epochs=8)
+    exact = torch_reference(train, 3, spec, torch.float64)
+    with engine(compiled):
+        found = fit_sgd(train, None, classes=3, spec=spec).head
+    assert differ(found, exact) <= max(
+        1e-6, 2 * differ(torch_reference(train, 3, spec), exact)
+    )
+
+
+HEADS = st.fixed_dictionaries(
+    {
+        "lr": st.sampled_from([1e-3, 0.01, 0.05]),
+        "weight_decay": st.sampled_from([0.0, 1e-3]),
+        "momentum": st.sampled_from([0.5, 0.9]),
+        "nesterov": st.booleans(),
+        "step_size": st.integers(1, 3),
+        "gamma": st.sampled_from([0.1, 0.5]),
+        "standardize": st.sampled_from(["none", "zscore", "l2"]),
+    }
+)
+
+
+@ENGINES
+@settings(max_examples=25)
+@given(
+    heads=st.lists(HEADS, min_size=1, max_size=6),
+    n=st.integers(3, 40),
+    classes=st.integers(2, 4),
+    batch_size=st.integers(1, 9),
+)
+def test_many_heads_are_each_what_they_are_alone(
+    compiled, heads, n, classes, batch_size
+):
+    """Whatever trains beside it, a head's weights, epoch and numbers are its own."""
+    train, val = blobs(n, 8, classes, seed=1), blobs(30, 8, classes, seed=2)
+    specs = [SgdSpec(epochs=4, batch_size=batch_size, **h) for h in heads]
+    with engine(compiled):
+        together = fit_sgd_many(train, val, classes=classes, specs=specs)
+        alone = [fit_sgd(train, val, classes=classes, spec=s) for s in specs]
+    for one, other in zip(together, alone, strict=True):
+        assert (
+            differ(one.head, other.head) <= 1e-6 or one.best_epoch != other.best_epoch
+        )
+        for a, b in zip(one.history, other.history, strict=True):
+            assert a.train_loss == pytest.approx(b.train_loss, rel=1e-5)
+            assert a.val_loss == pytest.approx(b.val_loss, rel=1e-5)
+
+
+def test_the_compiled_loops_do_what_numpy_does():
+    """Both engines go the same way, in losses and hits too."""
+    train, val = blobs(50, 20, 3, seed=1), blobs(30, 20, 3, seed=2)
+    fitted = []
+    for compiled in (False, True):
+        with engine(compiled):
+            fitted.append(
+                fit_sgd(train, val, classes=3, spec=SgdSpec(epochs=3, lr=0.01))
+            )
+    for a, b in zip(*(f.history for f in fitted), strict=True):
+        assert a.train_loss == pytest.approx(b.train_loss, rel=1e-6)
+        assert (a.train_accuracy, a.val_accuracy) == (b.train_accuracy, b.val_accuracy)
 
 
 def test_the_best_epoch_on_val_is_kept():
@@ -110,12 +204,83 @@ def test_half_precision_features_train_as_their_float32_values():
     assert np.array_equal(found, fit_sgd(full, None, classes=2, spec=spec).head.weight)
 
 
-def test_a_loss_that_diverges_says_when_and_what_to_do():
+@ENGINES
+def test_a_loss_that_diverges_says_when_and_what_to_do(compiled):
     """A learning rate that is too large is named with the epoch."""
     train = blobs(30, 6, 2)
     big = Features(train.X * np.float32(1e18), train.y, train.sample_index)
-    with pytest.raises(TrainingError, match=r"finite in epoch \d+ with lr .*smaller"):
+    with (
+        engine(compiled),
+        pytest.raises(TrainingError, match=r"finite in epoch \d+ with lr .*smaller"),
+    ):
         fit_sgd(big, None, classes=2, spec=SgdSpec(lr=1e10))
+
+
+@ENGINES
+@pytest.mark.parametrize("lr", [1e-45, 1e300])
+def test_absurd_learning_rates_end_in_words(compiled, lr):
+    """Numbers that float32 cannot hold train nothing, or are an error of ours."""
+    spec, train = SgdSpec(lr=lr, epochs=2), blobs(30, 6, 2)
+    with engine(compiled):
+        if lr > 1:
+            with pytest.raises(TrainingError, match="stopped being finite in epoch 1"):
+                fit_sgd(train, None, classes=2, spec=spec)
+            return
+        head = fit_sgd(train, None, classes=2, spec=spec).head
+    assert differ(head, initial_head(2, 6, seed=0)) <= 1e-6
+
+
+@ENGINES
+def test_the_others_go_on_where_heads_diverge(compiled):
+    """A head that diverges is told with its settings; its neighbours do not notice."""
+    train, val = blobs(30, 6, 3, seed=1), blobs(30, 6, 3, seed=2)
+    good = [SgdSpec(epochs=3, lr=0.01), SgdSpec(epochs=3, lr=0.001, weight_decay=0.1)]
+    # lr * weight_decay far above 2: the weights change sign and grow with every step
+    bad = replace(good[0], lr=1e30, weight_decay=10.0)
+    with engine(compiled):
+        first, lost, last = fit_sgd_many(
+            train, val, classes=3, specs=[good[0], bad, good[1]]
+        )
+        alone = fit_sgd_many(train, val, classes=3, specs=good)
+    assert isinstance(lost, Diverged)
+    assert (lost.spec, lost.epoch) == (bad, 1)
+    assert "epoch 1 with lr 1e+30" in str(lost)
+    for one, other in zip((first, last), alone, strict=True):
+        assert differ(one.head, other.head) <= 1e-6
+
+
+def test_all_heads_diverging_is_an_error():
+    """There is nothing to go on with."""
+    specs = [SgdSpec(lr=lr, weight_decay=10.0) for lr in (1e30, 1e31)]
+    with pytest.raises(
+        TrainingError, match=r"all 2 heads diverged; .* try a smaller --lr"
+    ):
+        fit_sgd_many(blobs(30, 6, 2), None, classes=2, specs=specs)
+
+
+def test_heads_trained_together_share_the_order():
+    """Another seed or batch size is another pass."""
+    with pytest.raises(ValueError, match="share epochs, batch_size and seed"):
+        fit_sgd_many(
+            blobs(9, 6, 2), None, classes=2, specs=[SgdSpec(), SgdSpec(seed=1)]
+        )
+
+
+@pytest.mark.parametrize(
+    ("n", "epochs", "pays"),
+    [
+        pytest.param(244, 25, False, id="a head of ants and bees"),
+        pytest.param(244, 2500, True, id="a hundred times that"),
+        pytest.param(100_000, 2500, False, id="more than is copied"),
+    ],
+)
+def test_numba_is_loaded_only_where_it_pays(monkeypatch, n, epochs, pays):
+    """A small head is done before numba would be there."""
+    pytest.importorskip("numba")
+    monkeypatch.delitem(sgd.sys.modules, "featcache.train.kernels", raising=False)
+    spec = SgdSpec(epochs=epochs)
+    heads = sgd.Heads(initial_head(2, 2048, seed=0), [spec])
+    assert sgd._compiling_pays(heads, n, spec) is pays
 
 
 def record(epoch: int, accuracy: float | None, loss: float | None) -> EpochRecord:
