@@ -19,12 +19,17 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from featcache import estimators as estimators
     from featcache.core.errors import FeatcacheError as FeatcacheError
+    from featcache.core.solver_specs import CentroidSpec as CentroidSpec
+    from featcache.core.solver_specs import KnnSpec as KnnSpec
+    from featcache.core.solver_specs import RidgeSpec as RidgeSpec
+    from featcache.core.specs import AugmentSpec as AugmentSpec
     from featcache.core.specs import ExtractSpec as ExtractSpec
     from featcache.core.specs import FinetuneSpec as FinetuneSpec
     from featcache.core.specs import LogRegSpec as LogRegSpec
     from featcache.core.specs import SgdSpec as SgdSpec
     from featcache.core.specs import SweepSpec as SweepSpec
     from featcache.stages.comparing import compare as compare
+    from featcache.stages.curves import curve as curve
     from featcache.stages.evaluation import evaluate as evaluate
     from featcache.stages.exporting import export as export
     from featcache.stages.extraction import extract as extract
@@ -41,16 +46,21 @@ if TYPE_CHECKING:
     from featcache.store.reader import FeatureCache as FeatureCache
 
 _HOMES = {
+    "AugmentSpec": "core.specs",
+    "CentroidSpec": "core.solver_specs",
     "ExtractSpec": "core.specs",
     "FeatcacheError": "core.errors",
     "FeatureCache": "store.reader",
     "FinetuneSpec": "core.specs",
+    "KnnSpec": "core.solver_specs",
     "LogRegSpec": "core.specs",
     "Model": "store.artifacts",
     "PartedCache": "store.parts",
+    "RidgeSpec": "core.solver_specs",
     "SgdSpec": "core.specs",
     "SweepSpec": "core.specs",
     "compare": "stages.comparing",
+    "curve": "stages.curves",
     "evaluate": "stages.evaluation",
     "export": "stages.exporting",
     "extract": "stages.extraction",
@@ -67,17 +77,22 @@ _HOMES = {
 _MODULES = ("estimators",)
 
 __all__ = [
+    "AugmentSpec",
+    "CentroidSpec",
     "ExtractSpec",
     "FeatcacheError",
     "FeatureCache",
     "FinetuneSpec",
+    "KnnSpec",
     "LogRegSpec",
     "Model",
     "PartedCache",
+    "RidgeSpec",
     "SgdSpec",
     "SweepSpec",
     "__version__",
     "compare",
+    "curve",
     "estimators",
     "evaluate",
     "export",

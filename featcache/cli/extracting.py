@@ -17,7 +17,7 @@ from featcache.cli.options import (
 from featcache.cli.progress import Terminal
 from featcache.cli.render import percent, print_bad_images, print_json
 from featcache.core.reports import ExtractReport
-from featcache.core.specs import Decoder, ExtractSpec, FeatureSpec
+from featcache.core.specs import AugmentSpec, Decoder, ExtractSpec, FeatureSpec
 from featcache.core.text import plural, shown
 from featcache.core.timing import WORK
 
@@ -58,6 +58,20 @@ DECODERS: dict[str, Decoder] = {"cpu": "pillow", "gpu": "nvjpeg"}
     show_default=True,
     help="What decodes JPEG files. A GPU's pixels differ by some levels, so that its "
     "features make another cache.",
+)
+@click.option(
+    "--views",
+    default=FeatureSpec.views,
+    show_default=True,
+    metavar="K",
+    help="Views of each training image: the val view, then random crops, half of them "
+    "mirrored, of which fit-head draws one each epoch.",
+)
+@click.option(
+    "--views-seed",
+    default=AugmentSpec.seed,
+    show_default=True,
+    help="Of the random crops.",
 )
 @click.option(
     "--batch-size",
@@ -104,6 +118,8 @@ def extract(
     dtype: Any,  # noqa: ANN401
     exif: Any,  # noqa: ANN401
     decode: str,
+    views: int,
+    views_seed: int,
     verbose: bool,
     as_json: bool,
     **how: Any,  # noqa: ANN401
@@ -125,6 +141,8 @@ def extract(
         dtype=dtype,
         exif=exif,
         decoder=DECODERS[decode],
+        views=views,
+        augment=AugmentSpec(seed=views_seed),
         progress=Terminal(verbose=verbose),
     )
     report = result.report
@@ -138,8 +156,9 @@ def extract(
 def _show(report: ExtractReport, *, verbose: bool) -> None:
     print_bad_images(report.bad_images)
     speed = f" ({report.images_per_second:.0f} images/s)" if report.computed else ""
+    views = "" if report.views is None else f"up to {report.views} views x "
     click.echo(
-        f"{shown(report.cache)}: {plural(report.images, 'image')} x "
+        f"{shown(report.cache)}: {plural(report.images, 'image')} x {views}"
         f"{report.embed_dim}, {plural(report.classes, 'class')}; computed "
         f"{report.computed:,}{speed}, reused {report.reused:,}, skipped "
         f"{report.skipped:,} in {report.seconds:.1f} s"

@@ -1,98 +1,24 @@
 """The command that fits heads: one, or many that are compared."""
 
-from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from featcache.cli.options import FILE, Function, json_option, out_option, refuse_others
+from featcache.cli.options import FILE, SIZE, json_option, out_option, refuse_others
 from featcache.cli.progress import Terminal
+from featcache.cli.solvers import LISTS, settings_of, single_spec, solver_options
 from featcache.cli.training import show_training
-from featcache.core.specs import LogRegSpec, SgdSpec, SweepSpec
-from featcache.core.training_specs import AXES, STANDARDIZE
+from featcache.core.resources import Resources
+from featcache.core.specs import SgdSpec, SweepSpec
 
-_CHOOSING = ("select_on", "refit", "seeds")
-
-
-class Several(click.ParamType):  # type: ignore[type-arg] # generic since click 8.4
-    """One value, or several with commas between them.
-
-    Parameters
-    ----------
-    kind : click type
-        Of each value.
-    name : str
-        What help shows.
-    """
-
-    def __init__(self, kind: Any, name: str) -> None:  # noqa: ANN401 - what click takes
-        self.kind = click.types.convert_type(kind)
-        self.name = name
-
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401 - click's signature
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> tuple[Any, ...]:
-        """Return the values, in order."""
-        if isinstance(value, tuple):
-            return value
-        parts = str(value).split(",")
-        return tuple(self.kind.convert(part.strip(), param, ctx) for part in parts)
-
-
-_NUMBERS, _COUNTS = Several(float, "NUMBER,..."), Several(int, "COUNT,...")
-_WAYS = Several(click.Choice(STANDARDIZE), "WAY,...")
-_LISTS = {  # each with the words of its help
-    "lr": (_NUMBERS, "Learning rate at the start."),
-    "momentum": (_NUMBERS, "Of SGD."),
-    "weight_decay": (_NUMBERS, "L2 penalty."),
-    "step_size": (_COUNTS, "Epochs between two drops of the learning rate."),
-    "gamma": (_NUMBERS, "Factor of each drop."),
-    "standardize": (
-        _WAYS,
-        "zscore: each feature to mean 0, deviation 1; l2: each image to length 1.",
-    ),
-}
-
-
-def _list_options(function: Function) -> Function:
-    """Add the options that take several values."""
-    for name, (kind, words) in reversed(_LISTS.items()):
-        function = click.option(
-            f"--{name.replace('_', '-')}",
-            type=kind,
-            default=None,
-            help=f"{words}  [default: {getattr(SgdSpec, name)}]",
-        )(function)
-    return function
-
-
-def _number(name: str, words: str) -> Callable[[Function], Function]:
-    default = getattr(SgdSpec, name)
-    option: Callable[[Function], Function] = click.option(
-        f"--{name.replace('_', '-')}", default=default, show_default=True, help=words
-    )
-    return option
+_COMPARING = ("select_on", "refit", "seeds")
 
 
 @click.command("fit-head")
 @click.argument("cache", type=FILE, required=False)
-@click.option(
-    "--solver",
-    type=click.Choice(["sgd", "logreg"]),
-    default="sgd",
-    show_default=True,
-    help="SGD with StepLR, or scikit-learn's logistic regression.",
-)
-@_list_options
-@click.option("--nesterov", is_flag=True, help="Look ahead along the momentum.")
-@_number("epochs", "Passes over train.")
-@_number("batch_size", "Per step.")
-@_number("seed", "Of weights and order.")
+@solver_options
 @click.option(
     "--sweep",
     is_flag=True,
@@ -115,18 +41,32 @@ def _number(name: str, words: str) -> Callable[[Function], Function]:
     help="Fit the best with so many seeds; the first one's head is kept.",
 )
 @click.option(
-    "--C",
-    "C",
-    type=float,
-    multiple=True,
-    help="Inverse penalty of logreg; several are compared on held-out training "
-    "images.  [default: 1e-6 to 1e4]",
+    "--shots",
+    type=click.IntRange(min=1),
+    default=None,
+    metavar="N",
+    help="Train on so many images of each class, drawn by --seed.  [default: all]",
 )
 @click.option(
-    "--max-iter",
-    default=LogRegSpec.max_iter,
+    "--views",
+    type=int,
+    default=None,
+    metavar="N",
+    help="Of the views in the cache sgd draws one of the first N each epoch; with 1 "
+    "there is nothing random.  [default: all]",
+)
+@click.option(
+    "--memory",
+    type=SIZE,
+    default=None,
+    help="What training features may take, such as 4G; larger ones are read in "
+    "shuffled windows.  [default: half of what is free]",
+)
+@click.option(
+    "--device",
+    default=Resources.device,
     show_default=True,
-    help="Iterations of logreg at most.",
+    help="Where sgd computes: cpu, auto, cuda, cuda:N.",
 )
 @out_option
 @json_option
@@ -136,11 +76,16 @@ def fit_head(
     /,
     cache: Path | None,
     solver: str,
+    sweep: bool,
+    shots: int | None,
+    views: int | None,
+    memory: int | None,
+    device: str,
     out: Path | None,
     as_json: bool,
     **settings: Any,  # noqa: ANN401
 ) -> None:
-    """Fit a linear head on cached features, in a second; or many, and keep the best.
+    """Fit a head on cached features, in a second; or many, and keep the best.
 
     CACHE is a file that extract made; without it the newest one in cache/. Options
     that take several values, such as --lr 0.001,0.01,0.1, fit a head for each
@@ -148,37 +93,40 @@ def fit_head(
     """
     from featcache.stages.probing import fit_head as run
 
-    kind = SweepSpec if solver == "sgd" else LogRegSpec
-    known = {f.name for f in fields(kind)} | ({"sweep"} if solver == "sgd" else set())
-    refuse_others(ctx, set(settings) - known, f"--solver {solver}")
-    given = {k: v for k, v in settings.items() if k in known and v not in (None, ())}
-    spec = _sgd_spec(given) if solver == "sgd" else LogRegSpec(**_singles(given))
-    result = run(cache, spec, out=out, progress=Terminal())
+    comparing = {name: settings.pop(name) for name in _COMPARING}
+    also = set() if shots is None else {"seed"}
+    sgd = solver == "sgd"
+    if not sgd:
+        others = {"sweep", "memory", "device", *_COMPARING}
+        refuse_others(ctx, others, f"--solver {solver}")
+    given = settings_of(ctx, solver, settings, also=also)
+    spec = (
+        _sgd_spec(given, comparing, sweep=sweep) if sgd else single_spec(solver, given)
+    )
+    result = run(
+        cache,
+        spec,
+        shots=shots,
+        shots_seed=settings["seed"],
+        views=views,
+        resources=Resources(memory, device),
+        out=out,
+        progress=Terminal(),
+    )
     show_training(result.report, as_json=as_json)
 
 
-def _sgd_spec(given: dict[str, Any]) -> SgdSpec | SweepSpec:
+def _sgd_spec(
+    given: dict[str, Any], comparing: dict[str, Any], *, sweep: bool
+) -> SgdSpec | SweepSpec:
     """Return the settings of one head where one is all that was asked for."""
-    wide = given.pop("sweep")
-    nesterov = given.pop("nesterov")
-    several = [name for name in AXES if len(given.get(name, ())) > 1]
-    if not (wide or several or _chooses(given)):
-        rest = {k: v for k, v in given.items() if k not in _CHOOSING}
-        return SgdSpec(nesterov=nesterov, **_singles(rest))
-    grid = SweepSpec.wide() if wide else SweepSpec()
+    several = any(len(given.get(name, ())) > 1 for name in LISTS)
+    choosing = any(v != getattr(SweepSpec, name) for name, v in comparing.items())
+    if not (sweep or several or choosing):
+        one: SgdSpec = single_spec("sgd", given)
+        return one
+    grid = SweepSpec.wide() if sweep else SweepSpec()
     if "lr" in given:  # as typed, whatever the standardisation
         grid = replace(grid, l2_lr_mult=1.0)
-    return replace(grid, nesterov=(nesterov,), **given)
-
-
-def _chooses(given: dict[str, Any]) -> bool:
-    return "select_on" in given or given["refit"] or given["seeds"] != SweepSpec.seeds
-
-
-def _singles(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the only value of each list."""
-    for name in _LISTS:
-        if len(given.get(name, ())) > 1:
-            option = f"--{name.replace('_', '-')}"
-            raise click.UsageError(f"{option} takes one value with --solver logreg")
-    return {k: v[0] if k in _LISTS else v for k, v in given.items()}
+    given["nesterov"] = (given["nesterov"],)
+    return replace(grid, **given, **comparing)

@@ -10,6 +10,7 @@ import click
 from featcache import __version__
 from featcache.cli.asking import evaluate, info, predict, status, verify
 from featcache.cli.comparing import compare
+from featcache.cli.curves import curve
 from featcache.cli.exporting import export
 from featcache.cli.extracting import extract
 from featcache.cli.heads import fit_head
@@ -73,7 +74,7 @@ def main() -> None:
 
 
 for _command in (
-    *(extract, fit_head, finetune, predict, evaluate, compare),
+    *(extract, fit_head, curve, finetune, predict, evaluate, compare),
     *(status, verify, merge, export, info),
 ):
     main.add_command(_command)

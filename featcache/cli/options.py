@@ -1,5 +1,6 @@
 """Options that several commands share; defaults are read from the specs."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,29 @@ from featcache.core.specs import SgdSpec, ViewSpec
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 FILE = click.Path(path_type=Path)
+
+
+class Size(click.ParamType):  # type: ignore[type-arg] # generic since click 8.4
+    """An amount of memory, such as 4G."""
+
+    name = "SIZE"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> int:
+        """Return bytes."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?", value, re.IGNORECASE)
+        if not found or not float(found[1]):
+            self.fail(f"{value!r} is no size such as 500M or 4G", param, ctx)
+        return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
+
+
+SIZE = Size()
 
 
 def _names(

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import click
 
-from featcache.cli.render import percent, print_fields, print_json
+from featcache.cli.render import interval, percent, print_fields, print_json
+from featcache.cli.solvers import WITHOUT_EPOCHS
 from featcache.core.reports import HeadRecord, TrainReport
 from featcache.core.text import shown
 from featcache.core.training_specs import AXES
@@ -31,16 +32,11 @@ def show_training(report: TrainReport, *, as_json: bool) -> None:
 
 
 def _rows(report: TrainReport) -> dict[str, str]:
-    loss = "-" if report.val_loss is None else f"{report.val_loss:.4g}"
-    rows = {
-        "model": shown(report.model),
-        "solver": report.solver,
-        "epochs": f"{report.epochs} (best: {report.best_epoch})",
-        "train accuracy": percent(report.train_accuracy),
-        "val accuracy": percent(report.val_accuracy),
-        "val loss": loss,
-        "seconds": f"{report.seconds:.2f}",
-    }
+    rows = {"model": shown(report.model), "solver": report.solver, **_course(report)}
+    left_out = " (leaving each image out)" if report.solver == "knn" else ""
+    rows["train accuracy"] = percent(report.train_accuracy) + left_out
+    rows |= _on_val(report)
+    rows["seconds"] = f"{report.seconds:.2f}"
     if report.val_accuracy_mean is not None and report.val_accuracy_std is not None:
         rows[f"over {len(report.val_accuracies)} seeds"] = (
             f"{percent(report.val_accuracy_mean)} val accuracy on average, standard "
@@ -49,8 +45,41 @@ def _rows(report: TrainReport) -> dict[str, str]:
     if report.fitted_on:
         rows["fitted on"] = report.fitted_on
     if report.test_accuracy is not None:
-        rows["test accuracy"] = percent(report.test_accuracy)
+        rows["test accuracy"] = _sure(
+            report.test_accuracy, report.test_accuracy_interval
+        )
     return rows
+
+
+def _course(report: TrainReport) -> dict[str, str]:
+    """Return how the head came about: its images, its epochs or what was chosen."""
+    rows = {}
+    if report.views is not None:
+        rows["views"] = str(report.views)
+    if report.shots is not None:
+        rows["shots"] = f"{report.shots:,} training images of each class"
+    for name, value in (report.chosen or {}).items():
+        rows[name.replace("_", " ")] = f"{value:.4g}"
+    if report.solver not in WITHOUT_EPOCHS:
+        rows["epochs"] = f"{report.epochs} (best: {report.best_epoch})"
+    return rows
+
+
+def _on_val(report: TrainReport) -> dict[str, str]:
+    loss = "-" if report.val_loss is None else f"{report.val_loss:.4g}"
+    rows = {"val accuracy": _sure(report.val_accuracy, report.val_accuracy_interval)}
+    if report.val_mean_per_class_recall is not None:
+        rows["val recall"] = percent(report.val_mean_per_class_recall)
+    rows["val loss"] = loss
+    if report.val_ece is not None:
+        rows["val calibration error"] = f"{report.val_ece:.4f}"
+    return rows
+
+
+def _sure(share: float | None, ends: tuple[float, float] | None) -> str:
+    if ends is None:
+        return percent(share)
+    return f"{percent(share)} (95 % interval: {interval(ends)})"
 
 
 def _print_heads(heads: Sequence[HeadRecord], select_on: str) -> None:

@@ -62,7 +62,25 @@ class Changes:
         """
         asked = digests[np.concatenate([self.added, self.changed])]
         asked = asked[asked.any(axis=1)]  # what cannot be read is not computed
-        return int((~np.isin(_keys(asked), _keys(known))).sum())
+        return int((~among(asked, known)).sum())
+
+
+def among(asked: Digests, known: Digests) -> npt.NDArray[np.bool_]:
+    """Tell which digests are known.
+
+    Parameters
+    ----------
+    asked : ndarray of uint8, shape (n, 32)
+        Of some images.
+    known : ndarray of uint8, shape (k, 32)
+        Of others.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        True where one of the others has the same.
+    """
+    return np.isin(_keys(asked), _keys(known))
 
 
 def rows_by_path(old: Columns, new: Columns) -> Rows:

@@ -31,6 +31,11 @@ class LinearHead:
     bias: Floats
     normalize: bool = False
 
+    @property
+    def embed_dim(self) -> int:
+        """D."""
+        return int(self.weight.shape[1])
+
     def scores(self, X: Floats) -> Floats:
         """Return the class scores (logits).
 

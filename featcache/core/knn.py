@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from featcache.core.heads import Floats, unit_rows
+from featcache.core.heads import Floats, LinearHead, unit_rows
 from featcache.core.metrics import Labels
 
 _QUERIES = 512  # rows whose neighbours are sought at once
@@ -119,8 +119,10 @@ class KnnHead:
             As `scores`.
         """
         n, m = similar.shape
-        exponents = similar.astype(np.float64) / self.temperature
-        weights = np.exp(exponents - exponents.max(axis=1, keepdims=True))
+        behind = similar.astype(np.float64)
+        behind -= behind.max(axis=1, keepdims=True)
+        with np.errstate(over="ignore"):  # so far behind the nearest, a vote is 0
+            weights = np.exp(behind / self.temperature)
         weights /= weights.sum(axis=1, keepdims=True)
         cells = np.arange(n)[:, None] * self.classes + self.labels[rows]
         size = n * self.classes
@@ -143,6 +145,10 @@ class KnnHead:
             rows = np.take_along_axis(rows, kept, 1)
         order = np.argsort(-best, axis=1, kind="stable")
         return np.take_along_axis(best, order, 1), np.take_along_axis(rows, order, 1)
+
+
+Head = LinearHead | KnnHead
+"""Whatever scores features."""
 
 
 def _highest(values: Floats, k: int) -> Rows:

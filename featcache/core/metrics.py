@@ -8,6 +8,7 @@ import numpy.typing as npt
 from featcache.core.heads import Floats
 
 Labels = npt.NDArray[np.int32]
+Right = npt.NDArray[np.bool_]
 
 ECE_BINS = 15  # of Guo et al.
 
@@ -66,6 +67,28 @@ def accuracy(scores: Floats, labels: Labels) -> float:
     return float((scores.argmax(axis=1) == labels).mean())
 
 
+def mean_recall(right: Right, labels: Labels) -> float:
+    """Return the mean over the classes of the share that is found.
+
+    Without a confusion matrix, for which 20,000 classes have no room.
+
+    Parameters
+    ----------
+    right : ndarray of bool, shape (n,)
+        Whether each prediction is right, n at least 1.
+    labels : ndarray of int32, shape (n,)
+        True classes.
+
+    Returns
+    -------
+    float
+        In [0, 1]; over the classes that have a sample.
+    """
+    counts = np.bincount(labels)
+    present = counts > 0
+    return float((np.bincount(labels, right)[present] / counts[present]).mean())
+
+
 def top_accuracy(scores: Floats, labels: Labels, k: int) -> float:
     """Return the share of samples whose class has one of the k highest scores.
 
@@ -110,14 +133,47 @@ def expected_calibration_error(scores: Floats, labels: Labels) -> float:
     float
         In [0, 1]; 0 where confidence is accuracy in every bin.
     """
+    return calibration_error(confidences(scores), scores.argmax(axis=1) == labels)
+
+
+def confidences(scores: Floats) -> npt.NDArray[np.float64]:
+    """Return the probability of each predicted class.
+
+    Parameters
+    ----------
+    scores : ndarray of float32, shape (n, C)
+        Class scores before the softmax.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        The largest of each row's softmax.
+    """
     shifted = scores.astype(np.float64)
     shifted -= shifted.max(axis=1, keepdims=True)
-    confidence = 1 / np.exp(shifted).sum(axis=1)  # the largest term is e**0
-    right = scores.argmax(axis=1) == labels
+    result: npt.NDArray[np.float64] = 1 / np.exp(shifted).sum(axis=1)  # largest: e**0
+    return result
+
+
+def calibration_error(confidence: npt.NDArray[np.float64], right: Right) -> float:
+    """Return the expected calibration error of given confidences.
+
+    Parameters
+    ----------
+    confidence : ndarray of float64, shape (n,)
+        Probability of each predicted class, n at least 1.
+    right : ndarray of bool, shape (n,)
+        Whether each prediction is right.
+
+    Returns
+    -------
+    float
+        See `expected_calibration_error`.
+    """
     # Bin m holds the confidences in ((m - 1) / 15, m / 15].
     bins = np.ceil(confidence * ECE_BINS).astype(np.int64) - 1
     gaps = np.bincount(bins, right - confidence, minlength=ECE_BINS)
-    return float(np.abs(gaps).sum() / len(labels))
+    return float(np.abs(gaps).sum() / len(right))
 
 
 def measure(scores: Floats, labels: Labels) -> Scores:

@@ -67,6 +67,7 @@ class ExtractReport(Report):
     skipped: int  # images that could not be read; they have no feature
     duplicates: int = 0  # images whose bytes stand in an earlier row, too
     embed_dim: int
+    views: int | None = _only_if_set()  # of each training image, if more than one
     classes: int
     fingerprint: str
     seconds: float
@@ -103,11 +104,22 @@ class TrainReport(Report):
     solver: str
     epochs: int
     best_epoch: int  # from 1; its weights are the ones kept
-    train_accuracy: float  # of the kept weights
+    train_accuracy: float  # of the kept weights; of knn by leaving each image out
     val_accuracy: float | None
-    val_loss: float | None
+    val_loss: float | None  # mean log loss, in nats
+    val_accuracy_interval: tuple[float, float] | None = _only_if_set()  # 95 %, Wilson's
+    val_mean_per_class_recall: float | None = _only_if_set()
+    val_ece: float | None = _only_if_set()  # expected calibration error, 15 bins
     test_accuracy: float | None = None  # measured once, at the end
+    test_loss: float | None = _only_if_set()
+    test_accuracy_interval: tuple[float, float] | None = _only_if_set()
+    test_mean_per_class_recall: float | None = _only_if_set()
+    test_ece: float | None = _only_if_set()
     skipped: int = 0  # rows of the cache without a feature; they take no part
+    shots: int | None = _only_if_set()  # training images per class, if not all
+    views: int | None = _only_if_set()  # drawn from, where the cache has several
+    # What a solver chose on training images, such as chosen_C.
+    chosen: Mapping[str, float] | None = _only_if_set()
     # Where heads were compared: on val, or on a part of train.
     select_on: str | None = _only_if_set()
     # "train and val" after a refit: the val numbers are those of the head before it.

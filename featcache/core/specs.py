@@ -28,6 +28,8 @@ from featcache.core.text import shown
 from featcache.core.training_specs import FinetuneSpec as FinetuneSpec  # noqa: PLC0414
 from featcache.core.training_specs import SgdSpec as SgdSpec  # noqa: PLC0414
 from featcache.core.training_specs import SweepSpec as SweepSpec  # noqa: PLC0414
+from featcache.core.view_specs import TUTORIAL, VIEWS, check_views
+from featcache.core.view_specs import AugmentSpec as AugmentSpec  # noqa: PLC0414
 
 Precision = Literal["float32", "bfloat16"]
 FeatureDtype = Literal["float32", "float16"]
@@ -155,6 +157,8 @@ class FeatureSpec:
     layer: Literal["avgpool"] = "avgpool"
     precision: Precision = "float32"  # of the forward pass
     dtype: FeatureDtype = "float32"  # of the stored features
+    views: int = 1  # of each training image: the val view, then random ones
+    augment: AugmentSpec = TUTORIAL  # how these are drawn; nothing with 1 view
 
     def __post_init__(self) -> None:
         require(
@@ -165,7 +169,12 @@ class FeatureSpec:
             layer=one_of("avgpool"),
             precision=one_of("float32", "bfloat16"),
             dtype=one_of("float32", "float16"),
+            views=VIEWS,
+            augment=Rule("an AugmentSpec", lambda v: isinstance(v, AugmentSpec)),
         )
+        if self.views == 1:  # specs that mean the same are equal
+            object.__setattr__(self, "augment", TUTORIAL)
+        check_views(self.views, self.view.decoder)
 
     def to_json(self) -> dict[str, Any]:
         """Return the spec as plain data, format version included.
@@ -173,9 +182,14 @@ class FeatureSpec:
         Returns
         -------
         dict
-            What `fingerprint` is taken of.
+            What `fingerprint` is taken of. With one view it says nothing of views:
+            files from before there were more stay equal.
         """
         fields = {**asdict(self), "view": self.view.to_json()}
+        if self.views == 1:
+            del fields["views"], fields["augment"]
+        else:
+            fields["augment"] = self.augment.to_json()
         return {"format_version": FORMAT_VERSION, **fields}
 
     @classmethod
@@ -200,9 +214,26 @@ class FeatureSpec:
         try:
             rest = {**fields}
             rest.pop("format_version", None)
+            if rest.get("views", 1) != 1:
+                rest["augment"] = AugmentSpec.from_json(rest.pop("augment"))
             return cls(view=ViewSpec.from_json(rest.pop("view")), **rest)
         except (KeyError, TypeError) as error:
             raise SpecError(f"not a feature spec: {_words(error)}") from None
+
+    def row_shape(self, embed_dim: int) -> tuple[int, ...]:
+        """Return the shape of a row's features.
+
+        Parameters
+        ----------
+        embed_dim : int
+            D.
+
+        Returns
+        -------
+        tuple of int
+            ``(D,)`` with one view, else ``(V, D)``.
+        """
+        return (embed_dim,) if self.views == 1 else (self.views, embed_dim)
 
     @property
     def fingerprint(self) -> str:

@@ -10,10 +10,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from featcache.core.changes import Digests, Rows, compare, rows_by_path, trusted
+from featcache.core.changes import (
+    Digests,
+    Rows,
+    among,
+    compare,
+    rows_by_path,
+    trusted,
+)
 from featcache.core.errors import CacheError, DataError
 from featcache.core.machine import cores
-from featcache.core.manifest import Manifest
+from featcache.core.manifest import TRAIN, Manifest
 from featcache.core.progress import SILENT, Progress
 from featcache.core.reports import Report
 from featcache.core.status import Status
@@ -116,7 +123,8 @@ def _compared(
         renamed=tuple(renamed),
         relabelled=_shown(manifest.paths, changes.relabelled),
         unchanged=changes.unchanged,
-        to_compute=changes.fresh(digests, _known(cache)),
+        to_compute=changes.fresh(digests, _known(cache))
+        + _lacking_views(cache, manifest, digests),
     )
 
 
@@ -147,6 +155,16 @@ def _digests(
     finally:
         progress.end()
     return digests
+
+
+def _lacking_views(cache: FeatureCache, manifest: Manifest, digests: Digests) -> int:
+    """Count the training images that are known, but not with all views."""
+    if cache.spec.views == 1:
+        return 0
+    asked = digests[manifest.splits == TRAIN]
+    asked = asked[asked.any(axis=1)]
+    whole = cache.columns["digests"][cache.splits == TRAIN]
+    return int((among(asked, _known(cache)) & ~among(asked, whole)).sum())
 
 
 def _known(cache: FeatureCache) -> Digests:

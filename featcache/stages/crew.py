@@ -20,6 +20,7 @@ from featcache.core.errors import DeviceError
 from featcache.core.progress import Progress
 from featcache.core.specs import FeatureSpec
 from featcache.core.status import Status, UnusableImageError
+from featcache.core.viewed import adopt
 from featcache.stages.engines import Setting, Work, tell_pieces
 from featcache.stages.posts import assign
 from featcache.stages.processes import Worker, WorkerLostError, ending
@@ -27,7 +28,7 @@ from featcache.stages.worker import COLUMNS
 from featcache.store.ledger import Ledger
 from featcache.vision.decode import read_file
 from featcache.vision.isolation import crashed
-from featcache.vision.pipeline import BlockRows
+from featcache.vision.rows import BlockRows
 
 _POLL = 0.2  # seconds between two looks whether the work is to stop
 _KEPT = (
@@ -166,6 +167,7 @@ class Crew:
             answer = worker.ask(
                 (work.block.start + pending).tolist(),
                 [work.files[row] for row in pending.tolist()],
+                work.rows.counts[pending].tolist(),
                 sum(column[pending].nbytes for column in into.values()),
             )
             message, payload = _result(answer, alive)
@@ -284,9 +286,9 @@ class Crew:
                 except UnusableImageError:
                     continue  # a worker will say so
             known = work.reuse.lookup(digest)
-            if known is not None:
+            count = int(work.rows.counts[row])
+            if known is not None and adopt(work.rows.features[row], known, count):
                 work.rows.digests[row] = np.frombuffer(digest, np.uint8)
-                work.rows.features[row] = known
                 work.rows.status[row] = Status.OK
 
     def _take_in(self, worker: Worker, message: Mapping[str, Any]) -> None:

@@ -9,15 +9,17 @@ from typing import Protocol
 from featcache.core.blocks import Block
 from featcache.core.clock import Clock
 from featcache.core.progress import Progress
-from featcache.core.specs import Precision
+from featcache.core.specs import AugmentSpec, Precision
 from featcache.core.text import plural
+from featcache.core.view_specs import TUTORIAL
 from featcache.stages.sources import WeightsSource
 from featcache.store.ledger import Ledger
 from featcache.store.reuse import Reuse
 from featcache.vision.assembly import assemble
 from featcache.vision.backbones import Backbone
 from featcache.vision.forward import bfloat16_gain
-from featcache.vision.pipeline import BlockRows, Extractor
+from featcache.vision.pipeline import Extractor
+from featcache.vision.rows import BlockRows
 from featcache.vision.weights import State
 
 
@@ -37,6 +39,8 @@ class Setting:
         Threads of all devices together; 0 for what suits them.
     expected : int
         Images to come, for what pays in long runs only.
+    augment : AugmentSpec
+        How views beyond the first are drawn.
     """
 
     source: WeightsSource
@@ -44,6 +48,7 @@ class Setting:
     batch_size: int
     workers: int
     expected: int
+    augment: AugmentSpec = TUTORIAL
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,6 +227,7 @@ def build_extractor(
         batch_size=setting.batch_size,
         expected=setting.expected,
         clock=clock,
+        augment=setting.augment,
     )
 
 

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.core.errors import DataError, SpecError, StorageError
+from featcache.core.libraries import optional
 from featcache.core.manifest import SPLITS
 from featcache.core.progress import SILENT, Progress
 from featcache.core.reports import Report
 from featcache.core.text import closest, shown
 from featcache.store.files import require_file_name, storing, sweep
-from featcache.store.frames import Frame, optional
+from featcache.store.frames import Frame
 from featcache.store.lock import writing
 from featcache.store.opening import Paths, open_cache
 from featcache.store.parts import PartedCache
@@ -141,7 +142,7 @@ def _format(to: str) -> Format:
         raise SpecError(f"unknown format {to!r}{closest(to, FORMATS)} (known: {known})")
     kind = FORMATS[to]
     if kind.library:
-        optional(kind.library, f"--to {to}")
+        optional(kind.library, f"--to {to}", extra="export")
     return kind
 
 

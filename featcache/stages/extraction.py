@@ -8,6 +8,7 @@ from featcache.core.catalog import DEFAULT_BACKBONE, IMAGENET, architecture
 from featcache.core.clock import Clock
 from featcache.core.progress import SILENT, Progress
 from featcache.core.specs import (
+    AugmentSpec,
     Decoder,
     Exif,
     ExtractSpec,
@@ -16,6 +17,7 @@ from featcache.core.specs import (
     Precision,
 )
 from featcache.core.timing import START, WORK
+from featcache.core.view_specs import check_views
 from featcache.stages.datasets import resolve_data
 from featcache.stages.extraction_job import Job
 from featcache.stages.outcome import outcome, tell_duplicates, timing
@@ -38,6 +40,8 @@ def extract(  # noqa: PLR0913 - the command's options
     dtype: FeatureDtype = FeatureSpec.dtype,
     exif: Exif = "apply",
     decoder: Decoder = "pillow",
+    views: int = FeatureSpec.views,
+    augment: AugmentSpec = FeatureSpec.augment,
     progress: Progress = SILENT,
 ) -> FeatureCache:
     """Run a frozen backbone once over every image and keep the features.
@@ -67,6 +71,11 @@ def extract(  # noqa: PLR0913 - the command's options
         Whether images are turned as their camera says.
     decoder : {"pillow", "nvjpeg"}
         ``nvjpeg`` decodes on a CUDA device; its pixels differ by some levels.
+    views : int
+        V, how many views of each training image are kept: the val view, then random
+        ones. The other splits have the val view alone.
+    augment : AugmentSpec
+        How these are drawn; the classic tutorial's crops and flips without it.
     progress : Progress
         Hears how far the work is.
 
@@ -91,6 +100,7 @@ def extract(  # noqa: PLR0913 - the command's options
     """
     began, clock = time.perf_counter(), Clock(*START, *WORK)
     architecture(backbone)  # a slip of the keys shows before anything is downloaded
+    check_views(views, decoder)
     folder = resolve_data(data, progress=progress)
     with clock.stage("scan"):
         manifest = scan(folder)
@@ -101,7 +111,18 @@ def extract(  # noqa: PLR0913 - the command's options
     target = default_cache(manifest.root, backbone) if cache is None else Path(cache)
     require_file_name(target)
     how = spec or ExtractSpec()
-    job = Job(manifest, source, target, how, precision, dtype, progress, clock)
+    job = Job(
+        manifest,
+        source,
+        target,
+        how,
+        precision,
+        dtype,
+        views,
+        augment,
+        progress,
+        clock,
+    )
     computed = job.run()
     result = open_cache(target)
     result.report = outcome(

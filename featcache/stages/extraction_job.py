@@ -14,6 +14,7 @@ from featcache.core.errors import CacheError, Interrupted, bad_images_error
 from featcache.core.manifest import Manifest
 from featcache.core.progress import Progress
 from featcache.core.specs import (
+    AugmentSpec,
     ExtractSpec,
     FeatureDtype,
     FeatureSpec,
@@ -49,6 +50,8 @@ class Job:
     how: ExtractSpec
     precision: Precision
     dtype: FeatureDtype
+    views: int
+    augment: AugmentSpec
     progress: Progress
     clock: Clock
     state: "State | None" = None  # the backbone's tensors, once they are read
@@ -116,6 +119,8 @@ class Job:
             view=self.source.view,
             precision=self.precision,
             dtype=self.dtype,
+            views=self.views,
+            augment=self.augment,
         )
 
     def _weights_sha256(self) -> str:
@@ -227,6 +232,7 @@ class Job:
             batch_size=self.how.batch_size,
             workers=self.how.workers,
             expected=len(self.manifest) - done,
+            augment=wanted.augment,
         )
         clock, progress = self.clock, self.progress
         with ExitStack() as stack:

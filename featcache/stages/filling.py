@@ -15,13 +15,14 @@ from featcache.core.progress import Progress
 from featcache.core.status import Status
 from featcache.core.text import shown
 from featcache.core.timing import Timing
+from featcache.core.viewed import view_counts
 from featcache.stages.engines import Engine, Work
 from featcache.store.ledger import Ledger
 from featcache.store.reader import FeatureCache
 from featcache.store.reuse import Reuse
 from featcache.store.writer import CacheWriter
 from featcache.vision.isolation import SECONDS, suspicion
-from featcache.vision.pipeline import BlockRows
+from featcache.vision.rows import BlockRows
 
 _OFTEN = 10.0  # seconds between two reports
 _SETTLED = (Status.OK, Status.QUARANTINED)  # never computed again for equal bytes
@@ -168,7 +169,10 @@ class Filler:
 
     def _computed(self, block: Block, alive: Callable[[], None]) -> BlockRows:
         header = self.writer.header
-        rows = BlockRows.pending(block.size, header.embed_dim, header.spec.dtype)
+        spec = header.spec
+        shape = spec.row_shape(header.embed_dim)
+        counts = view_counts(self.manifest.splits[block.rows], spec.views)
+        rows = BlockRows.pending(block.size, shape, spec.dtype, counts)
         self._take_over(block, rows)
         self.reuse.prefill(block, rows.features, rows.digests, rows.status)
         files = [self.manifest.file(i) for i in range(block.start, block.stop)]
@@ -225,8 +229,7 @@ class Filler:
                 rows.digests[row] = np.frombuffer(digest, np.uint8)
 
     def _check_finite(self, block: Block, rows: BlockRows) -> None:
-        finite = np.isfinite(rows.features).all(axis=1)
-        wrong = np.flatnonzero((rows.status == Status.OK) & ~finite)
+        wrong = np.flatnonzero((rows.status == Status.OK) & ~rows.finite())
         if not len(wrong):
             return
         spec = self.writer.header.spec

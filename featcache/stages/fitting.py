@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from featcache.core.errors import TrainingError
 from featcache.core.features import Features
-from featcache.core.heads import LinearHead
+from featcache.core.knn import Head
 from featcache.core.reports import EpochRecord
+from featcache.core.resources import Resources
 from featcache.core.training_specs import SgdSpec, SweepSpec
+from featcache.stages.measuring import Measured
 
 if TYPE_CHECKING:
     from featcache.train.sgd import Fitted
@@ -29,12 +31,38 @@ class Splits:
         Returns the samples of the two together.
     classes : int
         C.
+    resources : Resources
+        Memory and device of SGD.
     """
 
     train: Features
     val: Features | None
     both: Callable[[], Features]
     classes: int
+    resources: Resources = field(default_factory=Resources)
+
+    def fit(self, train: Features, val: Features | None, spec: SgdSpec) -> "Fitted":
+        """Fit a head by SGD with these resources.
+
+        Parameters
+        ----------
+        train : Features
+            What it learns.
+        val : Features, optional
+            Chooses the epoch.
+        spec : SgdSpec
+            How.
+
+        Returns
+        -------
+        Fitted
+            See `featcache.train.sgd.fit_sgd`.
+        """
+        from featcache.train.sgd import fit_sgd
+
+        return fit_sgd(
+            train, val, classes=self.classes, spec=spec, resources=self.resources
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +71,7 @@ class Outcome:
 
     Parameters
     ----------
-    head : LinearHead
+    head : LinearHead or KnnHead
         The final one.
     solver : str
         Its name in the report.
@@ -59,9 +87,15 @@ class Outcome:
         What was chosen, beside what was asked for; JSON data.
     told : mapping
         Further fields of the report.
+    train_accuracy : float, optional
+        Where the solver has measured it.
+    val : Measured, optional
+        Where the solver has been measured on it.
+    before_refit : LinearHead, optional
+        After a refit the head that val's numbers are of.
     """
 
-    head: LinearHead
+    head: Head
     solver: str
     history: tuple[EpochRecord, ...]
     best_epoch: int
@@ -70,6 +104,9 @@ class Outcome:
     notes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     told: Mapping[str, Any] = field(default_factory=dict)
+    train_accuracy: float | None = None
+    val: Measured | None = None
+    before_refit: Head | None = None
 
 
 def fit_one(splits: Splits, spec: SgdSpec) -> Outcome:
@@ -92,11 +129,7 @@ def fit_one(splits: Splits, spec: SgdSpec) -> Outcome:
     TrainingError
         When the loss stops being finite.
     """
-    from featcache.train.sgd import fit_sgd
-
-    return as_outcome(
-        fit_sgd(splits.train, splits.val, classes=splits.classes, spec=spec)
-    )
+    return as_outcome(splits.fit(splits.train, splits.val, spec))
 
 
 def as_outcome(fitted: "Fitted") -> Outcome:
@@ -120,6 +153,7 @@ def as_outcome(fitted: "Fitted") -> Outcome:
         fitted.best_epoch,
         best.val_loss,
         best.val_accuracy,
+        fitted.notes,
     )
 
 
@@ -151,7 +185,13 @@ def fit_sweep(splits: Splits, spec: SweepSpec) -> Outcome:
 
     select_on = spec.selects_on(has_val=splits.val is not None)
     train, judged = _parts(splits, spec, select_on)
-    choice = choose(train, judged, classes=splits.classes, spec=spec)
+    choice = choose(
+        train,
+        judged,
+        classes=splits.classes,
+        spec=spec,
+        resources=splits.resources,
+    )
     chosen, epochs = choice.spec, choice.fitted.best_epoch
     seeds = range(spec.seed + 1, spec.seed + spec.seeds)
     if select_on == "val":
@@ -200,13 +240,13 @@ def _val(splits: Splits, wanted: str) -> Features:
 
 def _final(splits: Splits, spec: SgdSpec, epochs: int, select_on: str) -> Outcome:
     """Fit the chosen settings on all of train."""
-    from featcache.train.sgd import fit_sgd, judge
+    from featcache.train.sgd import judge
 
     if select_on == "val":
         return fit_one(splits, spec)
     train, val = splits.train, splits.val
     spec = replace(spec, epochs=epochs)
-    fitted = fit_sgd(train, None, classes=splits.classes, spec=spec)
+    fitted = splits.fit(train, None, spec)
     loss, accuracy = judge(fitted.head, val)  # val had no say in the choice
     return Outcome(fitted.head, "sgd", fitted.history, epochs, loss, accuracy)
 
@@ -224,11 +264,9 @@ def _over_seeds(finals: list[Outcome]) -> dict[str, Any]:
 
 def _refitted(splits: Splits, outcome: Outcome, chosen: SgdSpec) -> Outcome:
     """Return the head fitted on train and val; the numbers stay those of before."""
-    from featcache.train.sgd import fit_sgd
-
     _val(splits, "to fit on with --refit; leave it out")
     spec = replace(chosen, epochs=outcome.best_epoch)
-    fitted = fit_sgd(splits.both(), None, classes=splits.classes, spec=spec)
+    fitted = splits.fit(splits.both(), None, spec)
     note = (
         "fitted again on train and val; val accuracy and loss are those of the head "
         "before"
@@ -236,6 +274,7 @@ def _refitted(splits: Splits, outcome: Outcome, chosen: SgdSpec) -> Outcome:
     return replace(
         outcome,
         head=fitted.head,
+        before_refit=outcome.head,
         notes=(*outcome.notes, note),
         told={**outcome.told, "fitted_on": "train and val"},
     )

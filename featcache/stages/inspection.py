@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from featcache.core.errors import SpecError
+from featcache.core.knn import KnnHead
 from featcache.core.manifest import SPLITS
 from featcache.core.progress import SILENT, Progress
 from featcache.core.reports import Report
@@ -157,7 +158,8 @@ def _describe_model(file: Path) -> dict[str, Any]:
         "weights": shown(model.weights),
         "weights_sha256": model.weights_sha256,
         "precision": model.precision,
-        "embed_dim": model.head.weight.shape[1],
+        "head": "knn" if isinstance(model.head, KnnHead) else "linear",
+        "embed_dim": model.head.embed_dim,
         "classes": [shown(name) for name in model.classes],
         "view": {
             k: list(v) if isinstance(v, tuple) else v

@@ -146,13 +146,14 @@ def _write(joined: PartedCache, target: Path, progress: Progress) -> dict[str, A
 def _copy(
     joined: PartedCache, writer: CacheWriter, advance: Callable[[int], None]
 ) -> None:
-    sound = _SoundRows()
+    sound, spec = _SoundRows(), joined.spec
     status, digests = joined.columns["status"], joined.columns["digests"]
     for block in plan_blocks(len(joined), writer.header.block_rows):
         for part, _, rows in joined.located(block.rows):
             sound.require(part, rows)
-        features = joined.take(np.arange(block.start, block.stop))
-        writer.write(block, features, digests[block.rows], status[block.rows])
+        features = joined.take_views(np.arange(block.start, block.stop), spec.views)
+        rows = features.reshape(block.size, *spec.row_shape(joined.embed_dim))
+        writer.write(block, rows, digests[block.rows], status[block.rows])
         advance(block.size)
 
 

@@ -128,6 +128,7 @@ class Origin:
             device=self.device,
             precision=spec.precision,
             batch_size=_recorded_batch(cache),
+            augment=spec.augment,
         )
 
 

@@ -56,6 +56,7 @@ def outcome(
         skipped=skipped,
         duplicates=duplicates,
         embed_dim=cache.embed_dim,
+        views=cache.spec.views if cache.spec.views > 1 else None,
         classes=len(cache.classes),
         fingerprint=cache.fingerprint,
         seconds=round(seconds, 3),

@@ -85,6 +85,8 @@ def assign(devices: Sequence[str], setting: Setting, wanted: FeatureSpec) -> lis
             batch_size=setting.batch_size,
             threads=threads,
             expected=setting.expected // number,
+            views=wanted.views,
+            augment=wanted.augment.to_json(),
         )
         place = device if gpu else f"{device} {index + 1}"
         found.append(Post(place, job, range(index * slots, (index + 1) * slots)))

@@ -190,9 +190,10 @@ def compute_features(
     ndarray of float32, shape (n, D), and list of BadImage
         NaN in the rows of images that cannot be used.
     """
-    from featcache.vision.pipeline import BlockRows, run_blocks
+    from featcache.vision.pipeline import run_blocks
+    from featcache.vision.rows import BlockRows
 
-    dim = model.head.weight.shape[1]
+    dim = model.head.embed_dim
     features = np.full((len(files), dim), np.nan, np.float32)
     reasons: dict[int, str] = {}
 

@@ -1,4 +1,4 @@
-"""`fit_head`: a linear head from cached features, in about a second."""
+"""`fit_head`: a head from cached features, in about a second."""
 
 import os
 import time
@@ -7,23 +7,27 @@ from pathlib import Path
 
 import numpy as np
 
-from featcache.core.errors import CacheNotFoundError, TrainingError
-from featcache.core.features import Features
-from featcache.core.heads import LinearHead
-from featcache.core.metrics import accuracy
+from featcache.core.errors import CacheNotFoundError
+from featcache.core.features import Features, StoredFeatures
+from featcache.core.knn import Head
 from featcache.core.progress import SILENT, Progress
 from featcache.core.reports import EpochRecord, TrainReport
+from featcache.core.resources import Resources
 from featcache.core.specs import LogRegSpec, SgdSpec, SweepSpec
-from featcache.core.text import listed, plural, shown
+from featcache.core.text import plural, shown
 from featcache.stages.extraction import CACHE_FOLDER
-from featcache.stages.fitting import Outcome, Splits, as_outcome, fit_one, fit_sweep
+from featcache.stages.fitting import Outcome, Splits, fit_one, fit_sweep
+from featcache.stages.measuring import measure_head
 from featcache.stages.outcome import warn_of_leaks
+from featcache.stages.requirements import require_classes, require_two, take_shots
 from featcache.stages.runs import run_folder, save_run
+from featcache.stages.solving import SolverSpec, fit_solved
+from featcache.stages.viewing import used_views, with_views
 from featcache.store.artifacts import Model
 from featcache.store.opening import Paths, open_cache
 from featcache.store.table import FeatureTable
 
-Spec = SgdSpec | SweepSpec | LogRegSpec
+Spec = SgdSpec | SweepSpec | SolverSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,14 +38,14 @@ class Trained:
     ----------
     model : Path
         The model file.
-    head : LinearHead
-        The kept weights of the classifier.
+    head : LinearHead or KnnHead
+        What the model file holds.
     report : TrainReport
         What it reached; the same fields as ``--json`` prints.
     """
 
     model: Path
-    head: LinearHead
+    head: Head
     report: TrainReport
 
     @property
@@ -55,67 +59,97 @@ class Trained:
         return self.report.history
 
 
-def fit_head(
+def fit_head(  # noqa: PLR0913 - the command's options
     cache: FeatureTable | Paths | None = None,
     spec: Spec | None = None,
     *,
+    shots: int | None = None,
+    shots_seed: int = 0,
+    views: int | None = None,
+    resources: Resources | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: Progress = SILENT,
 ) -> Trained:
-    """Fit a linear head on cached features.
+    """Fit a head on cached features.
 
     Parameters
     ----------
     cache : FeatureCache, path, pattern or paths, optional
         Several files are read as one, as `featcache.open_cache` does; the newest file
         in ``cache/`` without it.
-    spec : SgdSpec, SweepSpec or LogRegSpec, optional
+    spec : SgdSpec, SweepSpec, LogRegSpec, RidgeSpec, KnnSpec or CentroidSpec, optional
         Which solver, and its settings; SGD with the classic tutorial's numbers
         without it. With a `SweepSpec` many heads are fitted by SGD and compared.
+    shots : int, optional
+        How many training images of each class are drawn; all without it.
+    shots_seed : int
+        Of that draw.
+    views : int, optional
+        How many of a cache's views of training images SGD draws from, one each epoch:
+        the first ones, all without it. 1 leaves out the random views. val and test
+        have view 0, which other solvers use alone.
+    resources : Resources, optional
+        How much memory SGD may take for features, and the device that it runs on; half
+        of what is free, and the CPU, without it.
     out : str or path, optional
         Folder for model, report and history; ``runs/...`` without it.
     progress : Progress
-        Hears of every epoch.
+        Hears what to know of the result.
 
     Returns
     -------
     Trained
-        The head of the best epoch on ``val``, and where its files are.
+        The head (of SGD that of the best epoch on ``val``), and where its files are.
 
     Raises
     ------
     CacheError
         When the cache is missing or damaged.
     TrainingError
-        When there is a single class, a class has no usable training image, there is
-        nothing to choose on, or training diverges.
+        When there is a single class, a class has no usable training image or fewer
+        than ``shots``, there is nothing to choose on, or a solver comes to no result.
+    SpecError
+        When the cache has fewer views.
+    DeviceError
+        When the device is not there.
     """
     began = time.perf_counter()
-    spec = spec or SgdSpec()
+    spec, resources = spec or SgdSpec(), _placed(resources or Resources())
     opened = cache if isinstance(cache, FeatureTable) else open_cache(_file(cache))
+    sgd = isinstance(spec, SgdSpec | SweepSpec)
+    used = used_views(opened, views, by_epochs=sgd)
     train, val, test = (opened.features(s) for s in ("train", "val", "test"))
-    _check_classes(opened, train)
-    if isinstance(spec, SweepSpec) and spec.selects_on(has_val=len(val) > 0) == "train":
-        _check_holdout(opened, train)
-    if opened.skipped:
-        progress.say(
-            f"{plural(opened.skipped, 'image')} of the cache could not be read and "
-            "take no part"
-        )
-    warn_of_leaks(opened, progress)
+    train = with_views(opened, train, used)
+    require_classes(opened, train)
+    if shots is not None:
+        train = take_shots(opened, train, shots, seed=shots_seed)
+    _require_choice(opened, train, val, spec)
+    _tell(opened, val, progress)
     splits = Splits(
         train,
         val if len(val) else None,
-        both=lambda: _joined(opened, train, val),
+        both=lambda: with_views(opened, _joined(opened, train, val), used),
         classes=len(opened.classes),
+        resources=resources,
     )
     outcome = _fit(splits, spec)
     for note in outcome.notes:
         progress.say(note)
-    report = _report(outcome, opened, train, test, began)
-    settings = {**asdict(spec), **outcome.settings, "cache": shown(opened.path)}
+    report = _report(outcome, splits, opened, test)
+    seconds = round(time.perf_counter() - began, 3)
+    told = used if opened.spec.views > 1 else None
+    report = replace(report, shots=shots, views=told, seconds=seconds)
+    drawn = {} if shots is None else {"shots": shots, "shots_seed": shots_seed}
+    if told is not None:
+        drawn["views"] = told
+    settings = {**asdict(spec), **outcome.settings, **drawn}
     folder = run_folder(f"fit-head-{opened.name}-{outcome.solver}", out)
-    report = save_run(folder, _model(opened, outcome.head), report, settings)
+    report = save_run(
+        folder,
+        _model(opened, outcome.head),
+        report,
+        {**settings, "cache": shown(opened.path)},
+    )
     return Trained(report.model, outcome.head, report)
 
 
@@ -156,77 +190,87 @@ def _fit(splits: Splits, spec: Spec) -> Outcome:
             return fit_one(splits, spec)
         case SweepSpec():
             return fit_sweep(splits, spec)
-        case LogRegSpec():
-            from featcache.train.logreg import fit_logreg
+        case _:
+            return fit_solved(splits, spec)
 
-            fitted, C = fit_logreg(
-                splits.train, splits.val, classes=splits.classes, spec=spec
+
+def _require_choice(
+    cache: FeatureTable, train: Features, val: Features, spec: Spec
+) -> None:
+    """Refuse classes of one image where settings are chosen on a part of train."""
+    match spec:
+        case SweepSpec() if spec.selects_on(has_val=len(val) > 0) == "train":
+            require_two(cache, train, "add images, or a val/ to choose on")
+        case LogRegSpec() if len(set(spec.C)) > 1:
+            require_two(
+                cache, train, "train on more images, or give one value of C (--C)"
             )
-            outcome = replace(as_outcome(fitted), solver="logreg")
-            return replace(outcome, notes=fitted.notes, settings={"chosen_C": C})
+
+
+def _tell(cache: FeatureTable, val: Features, progress: Progress) -> None:
+    """Say what takes no part, and what will not be known."""
+    if cache.skipped:
+        progress.say(
+            f"{plural(cache.skipped, 'image')} of the cache could not be read and "
+            "take no part"
+        )
+    if not len(val):
+        progress.say(
+            f"{shown(cache.path)} has no usable image of val: nothing tells how good "
+            "the head will be"
+        )
+    warn_of_leaks(cache, progress)
 
 
 def _joined(cache: FeatureTable, train: Features, val: Features) -> Features:
     """Return train and val in the order of the cache."""
     rows = np.sort(np.concatenate([train.sample_index, val.sample_index]))
-    return Features(cache.take(rows), cache.labels[rows], rows)
+    return StoredFeatures(cache.source, cache.labels[rows], rows)
 
 
-def _check_classes(cache: FeatureTable, train: Features) -> None:
-    classes, where = cache.classes, shown(cache.path)
-    empty = _classes_with(cache, train, 0)
-    if empty:
-        raise TrainingError(
-            f"{where} has no usable training image of {empty}; "
-            "a head needs at least one of every class"
-        )
-    if len(classes) == 1:
-        raise TrainingError(
-            f"{where} has a single class, {shown(classes[0])}; there is nothing to "
-            "tell apart: extract a folder with two class folders or more"
-        )
+def _placed(resources: Resources) -> Resources:
+    """Return resources with a device that is there."""
+    if resources.device == "cpu":
+        return resources  # torch need not be loaded
+    from featcache.vision.forward import pick_device
 
-
-def _check_holdout(cache: FeatureTable, train: Features) -> None:
-    single = _classes_with(cache, train, 1)
-    if single:
-        raise TrainingError(
-            f"{shown(cache.path)} has a single training image of {single}; none can be "
-            "held out to choose on: add images, or a val/ to choose on"
-        )
-
-
-def _classes_with(cache: FeatureTable, train: Features, count: int) -> str:
-    """Name the classes with so many training images."""
-    counts = np.bincount(train.y, minlength=len(cache.classes))
-    return listed(shown(cache.classes[c]) for c in np.flatnonzero(counts == count))
+    return replace(resources, device=str(pick_device(resources.device)))
 
 
 def _report(
-    outcome: Outcome,
-    cache: FeatureTable,
-    train: Features,
-    test: Features,
-    began: float,
+    outcome: Outcome, splits: Splits, cache: FeatureTable, test: Features
 ) -> TrainReport:
-    head = outcome.head
+    """Return what is told of the head; model and seconds are not known yet."""
+    head, classes = outcome.head, splits.classes
+    on_train = outcome.train_accuracy
+    if on_train is None:
+        on_train = measure_head(head, splits.train, classes=classes).accuracy
+    told = dict(outcome.told)
+    if splits.val is not None:
+        measured = outcome.val or measure_head(
+            outcome.before_refit or head, splits.val, classes=classes
+        )
+        told |= measured.told("val")
+    if len(test):
+        measured = measure_head(head, test, classes=classes)
+        told |= {"test_accuracy": measured.accuracy, "test_loss": measured.loss}
+        told |= measured.told("test")
     return TrainReport(
-        model=Path(),  # known once it is saved
+        model=Path(),
         solver=outcome.solver,
         epochs=len(outcome.history),
         best_epoch=outcome.best_epoch,
-        train_accuracy=accuracy(head.scores(train.X), train.y),
+        train_accuracy=on_train,
         val_accuracy=outcome.val_accuracy,
         val_loss=outcome.val_loss,
-        test_accuracy=accuracy(head.scores(test.X), test.y) if len(test) else None,
         skipped=cache.skipped,
-        seconds=round(time.perf_counter() - began, 3),
+        seconds=0.0,
         history=outcome.history,
-        **outcome.told,
+        **told,
     )
 
 
-def _model(cache: FeatureTable, head: LinearHead) -> Model:
+def _model(cache: FeatureTable, head: Head) -> Model:
     spec = cache.spec
     return Model(
         head=head,

@@ -91,7 +91,11 @@ class Worker:
         self._send(_line({"ledger": path, "first": slots.start, "stop": slots.stop}))
 
     def ask(
-        self, rows: Sequence[int], files: Sequence[Path], expected: int
+        self,
+        rows: Sequence[int],
+        files: Sequence[Path],
+        views: Sequence[int],
+        expected: int,
     ) -> "Future[Answer]":
         """Give the worker a block.
 
@@ -101,6 +105,8 @@ class Worker:
             Of the cache.
         files : sequence of Path
             The image of each.
+        views : sequence of int
+            How many views of each are wanted.
         expected : int
             Bytes of features, digests and status in the answer.
 
@@ -121,7 +127,8 @@ class Worker:
             number = next(self._numbers)
             self._asked[number] = answer, expected
         paths = [os.path.abspath(file) for file in files]  # noqa: PTH100 - bytes stay
-        self._send(_line({"number": number, "rows": list(rows), "files": paths}))
+        wanted = {"rows": list(rows), "files": paths, "views": list(views)}
+        self._send(_line({"number": number, **wanted}))
         return answer
 
     def kill(self) -> None:

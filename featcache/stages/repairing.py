@@ -17,6 +17,7 @@ from featcache.core.progress import SILENT, Progress
 from featcache.core.reports import Report
 from featcache.core.status import Status
 from featcache.core.text import listed, plural, shown
+from featcache.core.viewed import view_counts
 from featcache.stages.origins import Origin
 from featcache.stages.plans import image_digest
 from featcache.stages.provenance import describe_run
@@ -29,7 +30,7 @@ from featcache.store.reuse import RACY_NS
 from featcache.store.writer import CacheWriter, create, partial_path
 
 if TYPE_CHECKING:
-    from featcache.vision.pipeline import BlockRows
+    from featcache.vision.rows import BlockRows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,10 +191,12 @@ class _Repair:
     def _recompute(
         self, writer: CacheWriter, block: Block, alive: Callable[[], None]
     ) -> None:
-        from featcache.vision.pipeline import BlockRows
+        from featcache.vision.rows import BlockRows
 
-        spec, dim = self._cache.spec, self._cache.embed_dim
-        rows = BlockRows.pending(block.size, dim, spec.dtype)
+        spec = self._cache.spec
+        counts = view_counts(self._cache.splits[block.rows], spec.views)
+        shape = spec.row_shape(self._cache.embed_dim)
+        rows = BlockRows.pending(block.size, shape, spec.dtype, counts)
         files = [self._files[row] for row in range(block.start, block.stop)]
         self._quarantine(block, rows, files)
         self._extractor.fill(rows, files, alive=alive)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from featcache.core.blocks import Block, plan_blocks
 from featcache.core.errors import BadImage, DamagedRowsError
@@ -14,11 +15,12 @@ from featcache.core.seeds import generator
 from featcache.core.status import Status
 from featcache.core.text import listed, plural, shown
 from featcache.core.tolerances import relative_errors, tolerance
+from featcache.core.viewed import view_counts
 from featcache.stages.origins import Origin
 from featcache.store.reader import NAMED, FeatureCache
 
 if TYPE_CHECKING:
-    from featcache.vision.pipeline import BlockRows
+    from featcache.vision.rows import BlockRows
 
 GONE = "its image cannot be read any more"
 CHANGED = "its image has changed since"
@@ -105,16 +107,18 @@ class _Again:
             self._progress.end()
 
     def _work(self, block: Block, alive: object) -> None:
-        from featcache.vision.pipeline import BlockRows
+        from featcache.vision.rows import BlockRows
 
         del alive
         # float32: what is stored was rounded once, and is not rounded again here.
-        found = BlockRows.pending(block.size, self._cache.embed_dim, "float32")
+        cache, own = self._cache, np.array(self._rows[block.rows])
+        views = cache.spec.views
+        counts = view_counts(cache.splits[own], views)
+        shape = cache.spec.row_shape(cache.embed_dim)
+        found = BlockRows.pending(block.size, shape, "float32", counts)
         self._extractor.fill(found, self._files[block.rows])
-        own = self._rows[block.rows]
-        stored = self._cache.columns["features"][own]
-        errors = relative_errors(stored, found.features).tolist()
-        for at, row in enumerate(own):
+        errors = _largest_errors(cache.take_views(own, views), found).tolist()
+        for at, row in enumerate(own.tolist()):
             reason = self._reason(found, at, row, errors[at])
             if reason:
                 self.wrong[row] = BadImage(shown(self._cache.paths[row]), reason)
@@ -135,6 +139,18 @@ class _Again:
         if error > limit:
             return f"its feature is off by {error:.2g} (relative), above {limit:g}"
         return ""
+
+
+def _largest_errors(
+    stored: npt.NDArray[np.floating], found: "BlockRows"
+) -> npt.NDArray[np.float64]:
+    """Return the largest error (b,) among the views that each row has."""
+    b, views, dim = stored.shape
+    errors = relative_errors(stored.reshape(-1, dim), found.views.reshape(-1, dim))
+    errors = errors.reshape(b, views)
+    errors[np.arange(views) >= found.counts[:, None]] = 0.0
+    largest: npt.NDArray[np.float64] = errors.max(axis=1)
+    return largest
 
 
 def _different(

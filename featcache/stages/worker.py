@@ -2,9 +2,9 @@
 
 Run as ``python -m featcache.stages.worker``. It knows nothing of the cache: on stdin
 come lines of JSON, first the `Job`, then ``{"ledger", "first", "stop"}``, then blocks,
-``{"number", "rows", "files"}``; on stdout go ``{"ready"}`` once and an answer for each
-block: a line of JSON, and the bytes of its features, digests and status behind it. It
-ends when stdin does, however its parent has ended.
+``{"number", "rows", "files", "views"}``; on stdout go ``{"ready"}`` once and an answer
+for each block: a line of JSON, and the bytes of its features, digests and status behind
+it. It ends when stdin does, however its parent has ended.
 """
 
 import json
@@ -20,16 +20,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from featcache.core.catalog import architecture
 from featcache.core.clock import Clock
 from featcache.core.errors import FeatcacheError, WeightsError
 from featcache.core.machine import end_with_parent
-from featcache.core.specs import FeatureDtype, Precision, ViewSpec
+from featcache.core.specs import AugmentSpec, FeatureDtype, Precision, ViewSpec
 from featcache.core.text import shown
 from featcache.stages.engines import Setting, build_extractor
 from featcache.stages.sources import WeightsSource
 from featcache.store.ledger import Slots
-from featcache.vision.pipeline import BlockRows, Extractor, one_core_each
+from featcache.vision.pipeline import Extractor, one_core_each
+from featcache.vision.rows import BlockRows
 from featcache.vision.weights import state_sha256
 
 COLUMNS = ("features", "digests", "status")  # in the order of an answer's bytes
@@ -65,6 +68,10 @@ class Job:
         How many blocks are worked on at once.
     expected : int
         Images to come, more or less.
+    views : int
+        V, how many views a row has room for.
+    augment : mapping
+        As `AugmentSpec.to_json` gives it.
     """
 
     backbone: str
@@ -78,6 +85,8 @@ class Job:
     batch_size: int
     threads: int
     expected: int
+    views: int
+    augment: Mapping[str, Any]
 
     def line(self) -> bytes:
         """Return the job as the first line of the protocol.
@@ -106,6 +115,7 @@ class Job:
             batch_size=self.batch_size,
             workers=self.threads,
             expected=self.expected,
+            augment=AugmentSpec.from_json(self.augment),
         )
 
 
@@ -211,8 +221,10 @@ class _Bench:
 
     def _answer(self, asked: Mapping[str, Any]) -> None:
         files = [Path(file) for file in asked["files"]]
-        embed_dim = architecture(self.job.backbone).embed_dim
-        rows = BlockRows.pending(len(files), embed_dim, self.job.dtype)
+        embed_dim, views = architecture(self.job.backbone).embed_dim, self.job.views
+        shape = (embed_dim,) if views == 1 else (views, embed_dim)
+        counts = np.array(asked["views"], np.int64)
+        rows = BlockRows.pending(len(files), shape, self.job.dtype, counts)
         with self.extractor.clock.worker():
             self.extractor.fill(
                 rows,

@@ -15,10 +15,11 @@ from featcache.core.catalog import architecture
 from featcache.core.checks import SHA256, TEXT, Rule, each, one_of, require
 from featcache.core.digests import array_digest
 from featcache.core.errors import ModelError
-from featcache.core.heads import LinearHead
+from featcache.core.knn import Head
 from featcache.core.specs import Precision, ViewSpec
 from featcache.core.text import shown
 from featcache.store.files import replacing
+from featcache.store.heads import pack_head, require_dtype, unpack_head
 
 FORMAT = "featcache-model"
 FORMAT_VERSION = 2
@@ -34,7 +35,7 @@ class Model:
 
     Parameters
     ----------
-    head : LinearHead
+    head : LinearHead or KnnHead
         From D features to C scores.
     classes : tuple of str
         C names in label order.
@@ -55,7 +56,7 @@ class Model:
         Of the backbone's arithmetic when the features were made.
     """
 
-    head: LinearHead
+    head: Head
     classes: tuple[str, ...]
     view: ViewSpec
     backbone: str
@@ -86,10 +87,9 @@ def save_model(model: Model, path: Path) -> None:
     StorageError
         When it cannot be written.
     """
-    tensors = {"head.weight": model.head.weight, "head.bias": model.head.bias}
+    tensors, described = pack_head(model.head)
     for name, tensor in (model.state or {}).items():
-        tensors[_BACKBONE + name] = tensor
-    tensors = {k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()}
+        tensors[_BACKBONE + name] = np.ascontiguousarray(tensor, np.float32)
     description: dict[str, Any] = {
         "classes": list(model.classes),
         "view": asdict(model.view),
@@ -98,10 +98,10 @@ def save_model(model: Model, path: Path) -> None:
         "weights": model.weights,
         "precision": model.precision,
         "report": dict(model.report),
+        **described,
     }
-    version = _PLAIN
-    if model.head.normalize:  # a reader that does not know of it would score wrongly
-        description["normalize"], version = True, FORMAT_VERSION
+    # A reader that does not know of what is described would score wrongly.
+    version = FORMAT_VERSION if described else _PLAIN
     text = json.dumps(description)
     metadata = {
         "format": FORMAT,
@@ -178,23 +178,16 @@ def _check_format(metadata: Mapping[str, str], path: Path) -> None:
         )
 
 
-def _model(
-    tensors: Mapping[str, npt.NDArray[np.float32]], fields: Mapping[str, Any]
-) -> Model:
+def _model(tensors: Mapping[str, npt.NDArray[Any]], fields: Mapping[str, Any]) -> Model:
     state = {
         name.removeprefix(_BACKBONE): tensor
         for name, tensor in tensors.items()
         if name.startswith(_BACKBONE)
     }
-    expected = (len(fields["classes"]), architecture(fields["backbone"]).embed_dim)
-    normalize = fields.get("normalize", False)
-    head = LinearHead(tensors["head.weight"], tensors["head.bias"], normalize)
-    if head.weight.shape != expected or head.bias.shape != expected[:1]:
-        raise ValueError(f"its head is {head.weight.shape}, expected {expected}")
-    if any(tensor.dtype != np.float32 for tensor in tensors.values()):
-        raise TypeError("its tensors are not all float32")
+    require_dtype(np.float32, *state.values())
+    embed_dim = architecture(fields["backbone"]).embed_dim
     model = Model(
-        head=head,
+        head=unpack_head(tensors, fields, len(fields["classes"]), embed_dim),
         classes=tuple(fields["classes"]),
         view=ViewSpec.from_json(fields["view"]),
         backbone=fields["backbone"],
@@ -204,7 +197,6 @@ def _model(
         report=fields["report"],
         precision=fields["precision"],
     )
-    require(head, normalize=one_of(False, True))
     require(
         model,
         classes=each(TEXT),
@@ -216,7 +208,7 @@ def _model(
     return model
 
 
-def _digest(text: str, tensors: Mapping[str, npt.NDArray[np.float32]]) -> str:
+def _digest(text: str, tensors: Mapping[str, npt.NDArray[Any]]) -> str:
     """Return one sha256 over all that a model file says."""
     names = sorted(tensors)
     said = json.dumps([text, [[name, tensors[name].shape] for name in names]]).encode()

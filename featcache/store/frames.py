@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featcache.core.errors import DependencyError
+from featcache.core.libraries import optional
 from featcache.core.manifest import SPLITS
 from featcache.core.metrics import Labels
 from featcache.core.text import shown
@@ -94,7 +93,7 @@ def arrow_table(frame: Frame) -> "pa.Table":
     DependencyError
         When pyarrow is not installed.
     """
-    pa = optional("pyarrow", "Arrow and Parquet")
+    pa = optional("pyarrow", "Arrow and Parquet", extra="export")
     flat = pa.array(np.ascontiguousarray(frame.X).reshape(-1))
     return pa.table(
         {
@@ -126,7 +125,7 @@ def pandas_frame(frame: Frame) -> "pd.DataFrame":
     DependencyError
         When pandas is not installed.
     """
-    pd = optional("pandas", "a pandas frame")
+    pd = optional("pandas", "a pandas frame", extra="export")
     index = pd.Index(frame.sample_index, name="sample_index")
     told = pd.DataFrame(
         {
@@ -140,36 +139,6 @@ def pandas_frame(frame: Frame) -> "pd.DataFrame":
     names = feature_names(frame.X.shape[1])
     features = pd.DataFrame(np.array(frame.X), index=index, columns=names)
     return pd.concat([told, features], axis=1)
-
-
-def optional(library: str, purpose: str) -> Any:  # noqa: ANN401 - a module
-    """Import a library that is not installed with featcache by default.
-
-    Parameters
-    ----------
-    library : str
-        Name of the module.
-    purpose : str
-        What it is needed for.
-
-    Returns
-    -------
-    module
-        Imported.
-
-    Raises
-    ------
-    DependencyError
-        Saying what to install.
-    """
-    try:
-        return import_module(library)
-    except ImportError:
-        root = library.partition(".")[0]
-        raise DependencyError(
-            f"{purpose} needs {root}, which is not installed; "
-            "pip install 'featcache[export]'"
-        ) from None
 
 
 def _dictionary(pa: Any, codes: npt.NDArray[Any], names: Sequence[str]) -> Any:  # noqa: ANN401

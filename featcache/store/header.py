@@ -78,7 +78,7 @@ class Header:
     @property
     def embed_dim(self) -> int:
         """D."""
-        return self.columns["features"].shape[1]
+        return self.columns["features"].shape[-1]
 
 
 def read_header(path: Path) -> Header:
@@ -265,8 +265,8 @@ def _columns(
         rows_fit = name == "classes" or column.shape == shape
         if not (fits and rows_fit and len(column.shape) == 1):
             raise ValueError(f"{name} is {column.dtype} {column.shape}")
-    embed_dim = BACKBONES[spec.backbone].embed_dim
-    expected = data_columns(shape[0], embed_dim, spec.dtype, block_rows)
+    row_shape = spec.row_shape(BACKBONES[spec.backbone].embed_dim)
+    expected = data_columns(shape[0], row_shape, spec.dtype, block_rows)
     for name, (wanted, kind) in expected.items():
         column = columns[name] = _column(file, name, length)
         if column.shape != wanted or column.dtype != np.dtype(kind):

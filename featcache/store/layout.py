@@ -8,6 +8,7 @@ killed leaves files that cannot be opened, or that open with wrong rows.)
 import hashlib
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +69,7 @@ class Skeleton:
 
 
 def data_columns(
-    n: int, embed_dim: int, dtype: str, block_rows: int
+    n: int, row_shape: tuple[int, ...], dtype: str, block_rows: int
 ) -> dict[str, tuple[tuple[int, ...], str]]:
     """Return shape and dtype of the datasets that extraction fills.
 
@@ -76,8 +77,8 @@ def data_columns(
     ----------
     n : int
         N rows.
-    embed_dim : int
-        D.
+    row_shape : tuple of int
+        Of a row's features: ``(D,)`` or ``(V, D)``.
     dtype : str
         Of the features.
     block_rows : int
@@ -92,7 +93,7 @@ def data_columns(
         "digests": ((n, DIGEST), "u1"),
         "status": ((n,), "u1"),
         "journal": ((-(-n // block_rows), DIGEST), "u1"),
-        "features": ((n, embed_dim), np.dtype(dtype).newbyteorder("<").str),
+        "features": ((n, *row_shape), np.dtype(dtype).newbyteorder("<").str),
     }
 
 
@@ -123,8 +124,9 @@ def compose(
     n = len(manifest["labels"])
     sparse = _SparseFile()
     shapes = {k: (a.shape, a.dtype.str) for k, a in manifest.items()}
-    shapes |= data_columns(n, embed_dim, spec.dtype, block_rows(n))
-    features = n * embed_dim * np.dtype(spec.dtype).itemsize
+    row_shape = spec.row_shape(embed_dim)
+    shapes |= data_columns(n, row_shape, spec.dtype, block_rows(n))
+    features = n * math.prod(row_shape) * np.dtype(spec.dtype).itemsize
     threshold = min(ALIGNMENT, features)  # what is as large as they are is aligned
     with h5py.File(
         sparse,

@@ -15,6 +15,7 @@ from featcache.core.specs import FeatureSpec
 from featcache.core.status import Status
 from featcache.core.text import shown
 from featcache.store.reader import FeatureCache
+from featcache.store.rows import PartedRows
 from featcache.store.table import FeatureTable
 
 _SHARED = ("paths", "splits", "sizes", "mtimes_ns", "digests", "status")
@@ -185,22 +186,29 @@ class PartedCache(FeatureTable):
             at = np.flatnonzero(number == part)
             yield self.parts[part], at, row[at]
 
-    def take(self, rows: Indices) -> npt.NDArray[Any]:
-        """Return the features of some rows.
+    @property
+    def source(self) -> PartedRows:
+        """The features by row, read from the files."""
+        return PartedRows([p.source for p in self.parts], self._part, self._row)
+
+    def take_views(self, rows: Indices, count: int) -> npt.NDArray[Any]:
+        """Return the first views of some rows.
 
         Parameters
         ----------
         rows : ndarray of int64, shape (n,)
             Rows of the whole, in any order.
+        count : int
+            v, how many views of each row.
 
         Returns
         -------
-        ndarray, shape (n, D)
+        ndarray, shape (n, v, D)
             A copy, in the stored dtype.
         """
-        features = np.empty((len(rows), self.embed_dim), self.spec.dtype)
+        features = np.empty((len(rows), count, self.embed_dim), self.spec.dtype)
         for part, at, own in self.located(rows):
-            features[at] = part.columns["features"][own]
+            features[at] = part.take_views(own, count)
         return features
 
 

@@ -27,6 +27,7 @@ from featcache.core.text import listed, plural, shown
 from featcache.store.checking import unsound
 from featcache.store.header import Header, header_of, open_file
 from featcache.store.layout import manifest_digest
+from featcache.store.rows import FileRows
 from featcache.store.table import FeatureTable
 
 CHECKED_ON_OPEN = 256 << 20  # bytes; larger caches are checked by verify alone
@@ -73,16 +74,23 @@ class FeatureCache(FeatureTable):
         with open_file(self.path) as file:
             self.header: Header = header_of(file, self.path)
             self._map = _mapped(file, self.header)
-        # Unlike np.ndarray(buffer=...), this keeps the map open while it is in use.
-        data = np.frombuffer(self._map, np.uint8)
-        self.columns: Mapping[str, npt.NDArray[Any]] = {
-            name: data[c.offset : c.offset + c.nbytes].view(c.dtype).reshape(c.shape)
-            for name, c in self.header.columns.items()
-        }
+            # Unlike np.ndarray(buffer=...), this keeps the map open while it is used.
+            data = np.frombuffer(self._map, np.uint8)
+            self.columns: Mapping[str, npt.NDArray[Any]] = {
+                name: data[c.offset : c.offset + c.nbytes]
+                .view(c.dtype)
+                .reshape(c.shape)
+                for name, c in self.header.columns.items()
+            }
+            offset = self.header.columns["features"].offset
+            self._source = FileRows(
+                self.path, file.fileno(), offset, self.columns["features"]
+            )
 
     def close(self) -> None:
         """Let go of the file; arrays handed out before stay readable."""
         self.columns = {}
+        self.__dict__.pop("_source", None)  # whoever was given it keeps it
         # While somebody still holds an array, the map goes with the last one.
         with suppress(BufferError):
             self._map.close()
@@ -115,25 +123,36 @@ class FeatureCache(FeatureTable):
         """C class names in label order."""
         return tuple(os.fsdecode(name) for name in self.columns["classes"].tolist())
 
-    def take(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Return the features of some rows.
+    @property
+    def source(self) -> FileRows:
+        """The features by row, mapped or read."""
+        return self._source
+
+    def take_views(self, rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[Any]:
+        """Return the first views of some rows.
 
         Parameters
         ----------
         rows : ndarray of int64, shape (n,)
             Row numbers, in any order.
+        count : int
+            v, how many views of each row.
 
         Returns
         -------
-        ndarray, shape (n, D)
+        ndarray, shape (n, v, D)
             In the stored dtype; a view of the file where the rows lie together and
             rise, else a copy.
         """
         as_many = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
         together = as_many and bool((np.diff(rows) == 1).all())
         key: Any = slice(rows[0], rows[-1] + 1) if together else rows
-        features: npt.NDArray[Any] = self.columns["features"][key]
-        return features
+        features = self.columns["features"]
+        several = features.ndim == 3
+        found: npt.NDArray[Any] = (
+            features[key, :count] if several else features[key][:, None]
+        )
+        return found
 
     def blocks(self) -> Iterator[Block]:
         """Return the blocks of the file.

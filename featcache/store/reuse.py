@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.core.blocks import Block
-from featcache.core.manifest import Manifest
+from featcache.core.manifest import TRAIN, Manifest
 from featcache.core.status import Status
+from featcache.core.viewed import adopt, view_counts
 from featcache.store.reader import FeatureCache
 
 # A file changed within the clock's tick in which it was first read keeps its time:
@@ -44,6 +45,8 @@ class Reuse:
         n = len(manifest)
         self._source = np.full(n, -1, np.int16)
         self._row = np.zeros(n, np.int64)
+        views = sources[0].spec.views if sources else 1
+        self._counts = view_counts(manifest.splits, views)
         if not rehash:
             for number, source in enumerate(sources):
                 self._match(number, source, manifest)
@@ -73,12 +76,13 @@ class Reuse:
             number, row = int(self._source[index]), int(self._row[index])
             if number >= 0 and self._is_sound(number, row):
                 columns = self._sources[number].columns
-                features[at] = columns["features"][row]
-                digests[at] = columns["digests"][row]
-                status[at] = Status.OK
+                known, count = columns["features"][row], int(self._counts[index])
+                if adopt(features[at], known, count):
+                    digests[at] = columns["digests"][row]
+                    status[at] = Status.OK
 
     def lookup(self, digest: bytes) -> npt.NDArray[Any] | None:
-        """Return the feature of an image by the digest of its bytes.
+        """Return the features of an image by the digest of its bytes.
 
         Parameters
         ----------
@@ -87,8 +91,9 @@ class Reuse:
 
         Returns
         -------
-        ndarray, shape (D,), or None
-            As stored; None where no source knows the image.
+        ndarray, shape (D,) or (V, D), or None
+            As stored, with all views if one row has them; None where no source knows
+            the image.
         """
         key = np.frombuffer(digest, "S32")
         for number, (keys, rows) in enumerate(self._digests):
@@ -140,8 +145,10 @@ def _sorted_digests(
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     """Return the digests of usable rows in order, and their rows."""
     rows = np.flatnonzero(source.status == Status.OK)
+    if source.spec.views > 1:  # of equal images, one that has all views is found
+        rows = rows[np.argsort(source.splits[rows] != TRAIN, kind="stable")]
     # Fixed-width bytes compare without their trailing zeros; only equal bytes are
     # used, and two digests that differ in nothing but such zeros do not occur.
     keys = np.ascontiguousarray(source.columns["digests"][rows]).view("S32").ravel()
-    order = np.argsort(keys)
+    order = np.argsort(keys, kind="stable")
     return keys[order], rows[order]

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.core.errors import SpecError
-from featcache.core.features import Features
-from featcache.core.manifest import SPLITS
+from featcache.core.features import Features, RowSource, StoredFeatures
+from featcache.core.manifest import SPLITS, TRAIN
 from featcache.core.metrics import Labels
 from featcache.core.specs import FeatureSpec
 from featcache.core.status import Status
@@ -78,8 +78,29 @@ class FeatureTable(ABC):
         """
 
     @abstractmethod
+    def take_views(self, rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[Any]:
+        """Return the first views of some rows.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (n,)
+            Row numbers, in any order.
+        count : int
+            v, how many views of each row, at most V.
+
+        Returns
+        -------
+        ndarray, shape (n, v, D)
+            In the stored dtype; beyond view 0, NaN in rows of val and test.
+        """
+
+    @property
+    @abstractmethod
+    def source(self) -> RowSource:
+        """The features by row; good when the cache is closed, too."""
+
     def take(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Return the features of some rows.
+        """Return the features of some rows: those of view 0.
 
         Parameters
         ----------
@@ -91,6 +112,7 @@ class FeatureTable(ABC):
         ndarray, shape (n, D)
             In the stored dtype.
         """
+        return self.take_views(rows, 1)[:, 0]
 
     @property
     @abstractmethod
@@ -183,10 +205,10 @@ class FeatureTable(ABC):
         Returns
         -------
         Features
-            X (n, D) in the stored dtype, y (n,) int32. Of one file, X is the mapped
-            file itself, read when it is used, where the rows lie together, as those
-            of a split do. It is a copy in memory where the row of an unusable image
-            is left out in between, and of several files.
+            X (n, D) in the stored dtype, of several views the first (`views` has
+            all); y (n,) int32. Of one file, X is the mapped file itself, read when it
+            is used, where the rows lie together, as those of a split do. It is a copy
+            where the row of an unusable image is left out, and of several files.
 
         Raises
         ------
@@ -194,7 +216,30 @@ class FeatureTable(ABC):
             When the name is none of a split.
         """
         rows = self.rows(split)
-        return Features(self.take(rows), self.labels[rows], rows)
+        return StoredFeatures(self.source, self.labels[rows], rows)
+
+    def views(self, split: str = "train") -> npt.NDArray[Any]:
+        """Return all views of a split; rows of unusable images are left out.
+
+        Parameters
+        ----------
+        split : {"train", "val", "test"}
+            Of train, view 0 is the val view, and the others are random ones.
+
+        Returns
+        -------
+        ndarray, shape (n, V, D)
+            In the stored dtype and the order of `features`; mapped or copied as
+            there. V is 1 for val and test, which have view 0 alone.
+
+        Raises
+        ------
+        SpecError
+            When the name is none of a split.
+        """
+        return self.take_views(
+            self.rows(split), self.spec.views if split == SPLITS[TRAIN] else 1
+        )
 
     def dataset(self, split: str | None = None) -> "FeatureDataset":
         """Return the features of a split as a torch data set.

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from featcache.core.libraries import optional
 from featcache.core.manifest import SPLITS
 from featcache.store.files import replacing, replacing_folder
-from featcache.store.frames import Frame, arrow_table, feature_names, optional
+from featcache.store.frames import Frame, arrow_table, feature_names
 
 FORMAT = "featcache-export"
 _META = "meta.json"
@@ -106,7 +107,7 @@ def _write_npy(rows: Rows, path: Path) -> None:
 
 def _write_parquet(rows: Rows, path: Path) -> None:
     """Write one row group a piece; features are a fixed-size list column."""
-    parquet = optional("pyarrow.parquet", "Parquet")
+    parquet = optional("pyarrow.parquet", "Parquet", extra="export")
     meta = {"featcache": json.dumps({"format": FORMAT, "version": 1, **rows.meta})}
     pieces = iter(rows.pieces)
     with replacing(path) as temporary:

@@ -166,7 +166,7 @@ class CacheWriter:
         ----------
         block : Block
             Which rows.
-        features : ndarray, shape (b, D)
+        features : ndarray, shape (b, D) or (b, V, D)
             In the cache's dtype.
         digests : ndarray of uint8, shape (b, 32)
             sha256 of each image file.

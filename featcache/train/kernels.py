@@ -14,7 +14,8 @@ import numpy.typing as npt
 from featcache.core.heads import Floats
 from featcache.core.metrics import Labels
 from featcache.train.heads import Heads
-from featcache.train.steps import Losses, Rows
+from featcache.train.standardize import Scaling
+from featcache.train.steps import Losses, NumpyEpochs, Rows
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -163,6 +164,83 @@ def _epoch(  # noqa: PLR0913, PLR0917
             _update(W[h], V[h], G, lr, momentum, decay, nesterov[h])
 
 
+@_compiled
+def _shift(P: Floats, y: Labels, at_label: Floats, right: Losses) -> None:
+    """P (b, H, C) -= its largest over the classes; at_label (b, H) what y has then."""
+    b, H, C = P.shape
+    for i in range(b):
+        for h in range(H):
+            p = P[i, h]
+            top = p[0]
+            for c in range(1, C):
+                top = max(top, p[c])
+            for c in range(C):
+                p[c] -= top
+            at_label[i, h] = p[y[i]]
+            if p[y[i]] == _ZERO:
+                right[h] += 1
+
+
+@_compiled
+def _normalise(P: Floats, y: Labels, at_label: Floats, loss: Losses) -> None:
+    """P (b, H, C), exponentials, becomes (softmax - one-hot) / b."""
+    b, H, C = P.shape
+    size = np.float32(b)
+    for i in range(b):
+        for h in range(H):
+            p, total = P[i, h], _ZERO
+            for c in range(C):
+                total += p[c]
+            loss[h] += np.log(total) - at_label[i, h]
+            scale = _ONE / (total * size)
+            for c in range(C):
+                p[c] *= scale
+            p[y[i]] -= _ONE / size
+
+
+@_compiled
+def _update_all(
+    W: Floats,
+    V: Floats,
+    G: Floats,
+    coefficients: Floats,
+    nesterov: npt.NDArray[np.bool_],
+) -> None:
+    for h in range(len(W)):
+        lr, momentum, decay = coefficients[h]
+        _update(W[h], V[h], G[h], lr, momentum, decay, nesterov[h])
+
+
+class MixedEpochs(NumpyEpochs):
+    """Epochs of SGD for many or wide heads: only products and exponentials in numpy.
+
+    Parameters
+    ----------
+    heads : Heads
+        Trained in place.
+    scaling : Scaling
+        Applied to the features as they are fetched.
+    batch_size : int
+        b; the last batch may be smaller.
+    """
+
+    def _allocate(self) -> None:
+        super()._allocate()
+        self.at_label = np.empty(self.P.shape[:2], np.float32)
+
+    def _softmax(self, P: Floats, y: Labels, loss: Losses, right: Losses) -> None:
+        at_label = self.at_label[: len(y)]
+        _shift(P, y, at_label, right)
+        np.exp(P, out=P)  # with the processor's vectors, which numba has not
+        _normalise(P, y, at_label, loss)
+
+    def _step(self, lr: Floats) -> None:
+        heads = self.heads
+        settings = (lr[:, 0, 0], heads.momentum, heads.weight_decay)
+        coefficients = np.stack(settings, axis=1)
+        _update_all(heads.W, heads.V, self.G, coefficients, heads.nesterov)
+
+
 class CompiledEpochs:
     """Epochs of SGD in compiled loops, one head after the other.
 
@@ -170,33 +248,46 @@ class CompiledEpochs:
     ----------
     heads : Heads
         Trained in place.
-    X : ndarray of float32, shape (n, D)
-        All training features, standardised; rows contiguous.
-    y : ndarray of int32, shape (n,)
-        Labels.
+    scaling : Scaling
+        Applied to all features when they are taken.
     batch_size : int
         b; the last batch may be smaller.
     """
 
-    def __init__(self, heads: Heads, X: Floats, y: Labels, batch_size: int) -> None:
-        self.heads, self.y, self.batch_size = heads, y, batch_size
-        self.X = np.ascontiguousarray(X).view()
-        self.X.flags.writeable = False  # numba compiles for this once more otherwise
+    def __init__(self, heads: Heads, scaling: Scaling, batch_size: int) -> None:
+        self.heads, self.scaling, self.batch_size = heads, scaling, batch_size
+        self._taken: npt.NDArray[np.floating] | None = None
 
-    def run(self, order: Rows, lr: Floats) -> tuple[Losses, Losses]:
-        """Visit the samples in order, changing the heads.
+    def load(self, X: npt.NDArray[np.floating], y: Labels) -> None:
+        """Take the samples that are visited next.
 
         Parameters
         ----------
-        order : ndarray of int64, shape (n,)
-            Rows of the training features.
+        X : ndarray of float32 or float16, shape (n, D)
+            Features as in the cache; the same array is not scaled again.
+        y : ndarray of int32, shape (n,)
+            Labels.
+        """
+        if X is self._taken:
+            return
+        self._taken, self.y = X, y
+        self.X = np.ascontiguousarray(self.scaling(X)).view()
+        self.X.flags.writeable = False  # numba compiles for this once more otherwise
+
+    def run(self, order: Rows, lr: Floats) -> tuple[Losses, Losses]:
+        """Visit samples in order, changing the heads.
+
+        Parameters
+        ----------
+        order : ndarray of int64, shape (m,)
+            Rows of the samples taken; only the last batch may be smaller than b.
         lr : ndarray of float32, shape (H,)
             Learning rate of each head.
 
         Returns
         -------
-        loss, accuracy : ndarray of float64, shape (H,)
-            Means over the epoch, while the weights moved; the loss in nats.
+        loss, right : ndarray of float64, shape (H,)
+            Sums over the visits, while the weights moved: nats, and hits.
         """
         heads = self.heads
         coefficients = np.stack([lr, heads.momentum, heads.weight_decay], axis=1)
@@ -212,5 +303,5 @@ class CompiledEpochs:
             heads.nesterov,
             totals,
         )
-        loss, accuracy = (totals / len(order)).T
-        return loss, accuracy
+        loss, right = totals.T
+        return loss, right

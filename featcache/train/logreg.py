@@ -13,7 +13,6 @@ from featcache.core.metrics import Labels, cross_entropy
 from featcache.core.solver_specs import LogRegSpec
 from featcache.train.folds import Mask, held_out
 from featcache.train.passes import threads_for
-from featcache.train.sgd import Fitted
 from featcache.train.solved import Solved, describe, edge_note
 from featcache.train.standardize import fit_scaling
 
@@ -22,32 +21,6 @@ _PATIENCE = 2  # values of C in a row that may be worse than the best
 
 
 def fit_logreg(
-    train: Features, val: Features | None, *, classes: int, spec: LogRegSpec
-) -> tuple[Fitted, float]:
-    """Fit a logistic regression; see `solve_logreg`.
-
-    Parameters
-    ----------
-    train : Features
-        X (n, D), y (n,).
-    val : Features, optional
-        For the report.
-    classes : int
-        C, the number of classes.
-    spec : LogRegSpec
-        Grid of C, how it is chosen.
-
-    Returns
-    -------
-    Fitted, float
-        The head with a history of one epoch, and the chosen C.
-    """
-    solved = solve_logreg(train, val, classes=classes, spec=spec)
-    fitted = Fitted(solved.head, (solved.record,), 1, solved.notes)
-    return fitted, solved.chosen["chosen_C"]
-
-
-def solve_logreg(
     train: Features, val: Features | None, *, classes: int, spec: LogRegSpec
 ) -> Solved[LinearHead]:
     """Fit a logistic regression.

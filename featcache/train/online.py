@@ -64,7 +64,8 @@ class OnlineSgd:
         heads, scaling = Heads(self.head, [spec]), Scaling(spec.standardize)
         if self._momenta is not None:
             heads.V[:] = self._momenta
-        epochs = NumpyEpochs(heads, X, y, scaling, spec.batch_size)
+        epochs = NumpyEpochs(heads, scaling, min(spec.batch_size, len(y)))
+        epochs.load(X, y)
         order = epoch_order(len(y), seed=self._seed, epoch=self.epoch)
         with threads_for(epochs.batch_size * heads.W.size), np.errstate(all="ignore"):
             loss, _ = epochs.run(order, heads.lr(self.epoch))

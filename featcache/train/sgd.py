@@ -4,13 +4,11 @@ Step for step what ``torch.nn.Linear`` + ``CrossEntropyLoss`` + ``torch.optim.SG
 ``StepLR`` compute, with the gradient written down instead of recorded.
 """
 
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,11 +18,13 @@ from featcache.core.features import Features
 from featcache.core.heads import Floats, LinearHead, initial_head
 from featcache.core.metrics import Labels, accuracy, cross_entropy
 from featcache.core.reports import EpochRecord
-from featcache.core.seeds import epoch_order
+from featcache.core.resources import Resources
 from featcache.core.training_specs import STANDARDIZE, SgdSpec
+from featcache.train.engines import engine, limits
 from featcache.train.heads import Heads
-from featcache.train.standardize import Scaling, fit_scaling
-from featcache.train.steps import Epochs, Losses, NumpyEpochs
+from featcache.train.standardize import scaling_of
+from featcache.train.steps import Epochs, Losses
+from featcache.train.windows import Feed, Plan, WindowFeed, plan_windows
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -33,15 +33,9 @@ if TYPE_CHECKING:
 # below, two threads on busy cores wait for each other: measured up to 100 times slower.
 _WORTH_THREADS = 400_000_000
 
-# What numpy takes for a step besides the arithmetic, and what compiled code must save
-# to pay for loading numba (0.4 s; 3 s more the first time, when it compiles).
-_STEP_SECONDS = 35e-6
-_LOADING_SECONDS = 1.0
-_COMPILED_FLOATS = 32_768  # of a head: larger ones do not stay in the L1/L2 cache
-_WIDE, _LARGE_STEP = 32, 500_000  # columns and multiply-adds from which BLAS wins
-_COMPILED_BYTES = 256 << 20  # of standardised features, which are copied for this
-
 _SCORED = 1 << 22  # scores of val computed at once
+
+_ANY = Resources()
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +66,12 @@ class Diverged:
 
 
 def fit_sgd(
-    train: Features, val: Features | None, *, classes: int, spec: SgdSpec
+    train: Features,
+    val: Features | None,
+    *,
+    classes: int,
+    spec: SgdSpec,
+    resources: Resources = _ANY,
 ) -> Fitted:
     """Fit a linear head by SGD with momentum and StepLR.
 
@@ -87,6 +86,8 @@ def fit_sgd(
         C.
     spec : SgdSpec
         Learning rate and the rest.
+    resources : Resources
+        Memory and device.
 
     Returns
     -------
@@ -98,13 +99,20 @@ def fit_sgd(
     TrainingError
         When the loss stops being finite.
     """
-    (fitted,) = fit_sgd_many(train, val, classes=classes, specs=[spec])
+    (fitted,) = fit_sgd_many(
+        train, val, classes=classes, specs=[spec], resources=resources
+    )
     assert isinstance(fitted, Fitted)  # else it has been raised
     return fitted
 
 
 def fit_sgd_many(
-    train: Features, val: Features | None, *, classes: int, specs: Sequence[SgdSpec]
+    train: Features,
+    val: Features | None,
+    *,
+    classes: int,
+    specs: Sequence[SgdSpec],
+    resources: Resources = _ANY,
 ) -> list[Fitted | Diverged]:
     """Fit many linear heads in one pass over the features, each as if it were alone.
 
@@ -118,6 +126,9 @@ def fit_sgd_many(
         C.
     specs : sequence of SgdSpec
         One per head, H in all; epochs, batch size and seed are the same in all.
+    resources : Resources
+        Memory and device. Training features larger than the memory are visited in
+        windows, see `featcache.train.windows`.
 
     Returns
     -------
@@ -134,13 +145,21 @@ def fit_sgd_many(
     """
     if len({(s.epochs, s.batch_size, s.seed) for s in specs}) != 1:
         raise ValueError("heads trained together share epochs, batch_size and seed")
+    memory, resident = limits(resources)
+    plan = plan_windows(
+        train,
+        classes=classes,
+        batch_size=specs[0].batch_size,
+        memory=memory,
+        resident=resident,
+    )
     results: dict[int, Fitted | Diverged] = {}
     for kind in STANDARDIZE:  # other features, hence other products
         places = [i for i, s in enumerate(specs) if s.standardize == kind]
         if places:
-            scaling = fit_scaling(train.X, kind)
-            group = _Group([specs[i] for i in places], train, val, classes, scaling)
-            results.update(zip(places, group.fit(), strict=True))
+            group = _Group([specs[i] for i in places], train, val, classes)
+            fitted = group.fit(plan, resources)
+            results.update(zip(places, fitted, strict=True))
     lost = [r for r in results.values() if isinstance(r, Diverged)]
     if len(lost) == len(specs):
         every = (
@@ -167,8 +186,12 @@ def judge(head: LinearHead, val: Features | None) -> tuple[float | None, float |
     """
     if val is None:
         return None, None
-    scores = head.scores(val.X)
-    return cross_entropy(scores, val.y), accuracy(scores, val.y)
+    loss = right = 0.0
+    for rows, X in val.blocks(max(1, _SCORED // len(head.bias))):
+        scores, y = head.scores(X), val.y[rows]
+        loss += len(y) * cross_entropy(scores, y)
+        right += len(y) * accuracy(scores, y)
+    return loss / len(val), right / len(val)
 
 
 def selection_key(record: EpochRecord) -> tuple[float, float]:
@@ -198,10 +221,10 @@ class _Group:
         train: Features,
         val: Features | None,
         classes: int,
-        scaling: Scaling,
     ) -> None:
-        self.specs, self.train, self.val, self.scaling = specs, train, val, scaling
-        start = initial_head(classes, train.X.shape[1], seed=specs[0].seed)
+        self.specs, self.train, self.val = specs, train, val
+        start = initial_head(classes, train.embed_dim, seed=specs[0].seed)
+        self.scaling = scaling_of(train, specs[0].standardize)
         self.heads = Heads(start, specs)
         self.places = list(range(len(specs)))  # of the heads that are left
         self.best = [start] * len(specs)
@@ -209,17 +232,17 @@ class _Group:
         self.history: list[list[EpochRecord]] = [[] for _ in specs]
         self.lost: dict[int, Diverged] = {}
 
-    def fit(self) -> list[Fitted | Diverged]:
+    def fit(self, plan: Plan | None, resources: Resources) -> list[Fitted | Diverged]:
         """Train to the last epoch."""
         shared, n = self.specs[0], len(self.train)
-        epochs = self._epochs()
+        epochs = engine(self.heads, self.train, self.scaling, shared, resources)
+        feed = _feed(self.train, plan, shared)
         # Overflow is dealt with after the epoch, by giving up the head.
-        with self._threads(), np.errstate(all="ignore"):
+        with feed, self._threads(), np.errstate(all="ignore"):
             for epoch in range(shared.epochs):
                 began = time.perf_counter()
-                order = epoch_order(n, seed=shared.seed, epoch=epoch)
-                loss, right = epochs.run(order, self.heads.lr(epoch))
-                measured = (loss, right, *self._judge())
+                loss, right = self._visit(epochs, feed, epoch)
+                measured = (loss / n, right / n, *self._judge())
                 self._record(epoch, measured, time.perf_counter() - began)
                 if not self.places:
                     break
@@ -229,17 +252,20 @@ class _Group:
                 self.scaling.export(self.best[i]),
                 tuple(self.history[i]),
                 self.best_epoch[i],
+                () if plan is None else (plan.note(self.train),),
             )
             for i in range(len(self.specs))
         ]
 
-    def _epochs(self) -> Epochs:
-        X, y, batch_size = self.train.X, self.train.y, self.specs[0].batch_size
-        if _compiling_pays(self.heads, len(y), self.specs[0]):
-            from featcache.train.kernels import CompiledEpochs
-
-            return CompiledEpochs(self.heads, self.scaling(X), y, batch_size)
-        return NumpyEpochs(self.heads, X, y, self.scaling, batch_size)
+    def _visit(self, epochs: Epochs, feed: Feed, epoch: int) -> tuple[Losses, Losses]:
+        """Train for an epoch; return summed loss and hits (H,) while doing so."""
+        loss, right = np.zeros(len(self.heads)), np.zeros(len(self.heads))
+        for X, y, order in feed.epoch(epoch):
+            epochs.load(X, y)
+            sums = epochs.run(order, self.heads.lr(epoch))
+            loss += sums[0]
+            right += sums[1]
+        return loss, right
 
     def _threads(self) -> AbstractContextManager[object]:
         size = min(self.specs[0].batch_size, len(self.train)) * self.heads.W.size
@@ -252,15 +278,13 @@ class _Group:
         """Return loss and accuracy (H,) on val, of all heads at once."""
         if self.val is None:
             return None, None
-        X, y, (H, C, _) = self.val.X, self.val.y, self.heads.W.shape
-        loss, right = np.zeros(H), np.zeros(H)
-        block = max(1, _SCORED // (H * C))
-        for start in range(0, len(y), block):
-            labels = y[start : start + block]
-            scores = self.heads.scores(self.scaling(X[start : start + block]))
+        H, C, _ = self.heads.W.shape
+        loss, right, n = np.zeros(H), np.zeros(H), len(self.val)
+        for rows, X in self.val.blocks(max(1, _SCORED // (H * C))):
+            labels, scores = self.val.y[rows], self.heads.scores(self.scaling(X))
             right += (scores.argmax(axis=2) == labels[:, None]).sum(axis=0)
             loss += _cross_entropies(scores, labels)
-        return loss / len(y), right / len(y)
+        return loss / n, right / n
 
     def _record(
         self,
@@ -300,6 +324,10 @@ class _Group:
             self.best_epoch[place] = record.epoch
 
 
+def _feed(train: Features, plan: Plan | None, spec: SgdSpec) -> Feed:
+    return Feed(train, spec.seed) if plan is None else WindowFeed(train, plan, spec)
+
+
 @cache
 def _blas() -> "ThreadpoolController":
     """Return who sets BLAS's threads; looking for the libraries takes 2 ms."""
@@ -315,21 +343,3 @@ def _cross_entropies(scores: Floats, y: Labels) -> Losses:
     at_label = shifted[np.arange(len(y)), :, y]
     losses: Losses = (np.log(np.exp(shifted).sum(axis=2)) - at_label).sum(axis=0)
     return losses
-
-
-def _compiled_is_faster(heads: Heads, n: int, batch_size: int) -> bool:
-    """Tell whether compiled loops take less time than numpy's matrix products."""
-    H, C, columns = heads.W.shape
-    if C * columns > _COMPILED_FLOATS or 4 * n * columns > _COMPILED_BYTES:
-        return False
-    # BLAS is at its best where many heads make wide products of large batches.
-    wide = H * C >= _WIDE and min(batch_size, n) * heads.W.size > _LARGE_STEP
-    return not wide and find_spec("numba") is not None
-
-
-def _compiling_pays(heads: Heads, n: int, spec: SgdSpec) -> bool:
-    """Tell whether loops compiled by numba will be done sooner, loading included."""
-    steps = spec.epochs * -(-n // spec.batch_size)
-    loaded = "featcache.train.kernels" in sys.modules
-    worth = loaded or steps * _STEP_SECONDS > _LOADING_SECONDS
-    return worth and _compiled_is_faster(heads, n, spec.batch_size)

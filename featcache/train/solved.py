@@ -3,38 +3,20 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from featcache.core.features import Features
 from featcache.core.heads import Floats
+from featcache.core.knn import Head
 from featcache.core.metrics import Labels, accuracy, cross_entropy
 from featcache.core.reports import EpochRecord
 from featcache.train.passes import row_blocks
 
-
-class Head(Protocol):
-    """Whatever scores features."""
-
-    def scores(self, X: Floats) -> Floats:
-        """Return the class scores (logits).
-
-        Parameters
-        ----------
-        X : ndarray of float32, shape (n, D)
-            Features.
-
-        Returns
-        -------
-        ndarray of float32, shape (n, C)
-            Their softmax are the probabilities.
-        """
-
-
-HeadT = TypeVar("HeadT", bound=Head)
+HeadT_co = TypeVar("HeadT_co", bound=Head, covariant=True)
 
 
 @dataclass(frozen=True, eq=False)
-class Solved(Generic[HeadT]):
+class Solved(Generic[HeadT_co]):
     """A head that was computed, not trained in steps.
 
     Parameters
@@ -49,7 +31,7 @@ class Solved(Generic[HeadT]):
         Worth telling the user.
     """
 
-    head: HeadT
+    head: HeadT_co
     record: EpochRecord
     chosen: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

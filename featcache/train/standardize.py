@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.features import Features
 from featcache.core.heads import Floats, LinearHead, unit_rows
 from featcache.core.training_specs import Standardize
 
@@ -97,17 +98,36 @@ def fit_scaling(X: npt.NDArray[np.floating], kind: Standardize) -> Scaling:
     Scaling
         Mean and standard deviation summed in float64; a constant feature has 1.
     """
+    return scaling_of(Features(X, np.zeros(len(X), np.int32), np.arange(len(X))), kind)
+
+
+def scaling_of(features: Features, kind: Standardize) -> Scaling:
+    """Learn a standardisation from features that may be larger than memory.
+
+    Parameters
+    ----------
+    features : Features
+        n at least 1.
+    kind : {"none", "zscore", "l2"}
+        Which.
+
+    Returns
+    -------
+    Scaling
+        As `fit_scaling`'s.
+    """
     if kind != "zscore":
         return Scaling(kind)
-    n, D = X.shape
-    blocks = [X[start : start + _ROWS] for start in range(0, n, _ROWS)]
+    n, D = len(features), features.embed_dim
     mean: Doubles = np.zeros(D)
     largest: Floats = np.zeros(D, np.float32)
-    for block in blocks:
+    for _, block in features.blocks(_ROWS):
         mean += block.sum(axis=0, dtype=np.float64) / n
         np.maximum(largest, np.abs(block).max(axis=0), out=largest)
     variance: Doubles = np.zeros(D)
-    for block in blocks:  # a second pass: E[x^2] - E[x]^2 would cancel
+    for _, block in features.blocks(
+        _ROWS
+    ):  # a second pass: E[x^2] - E[x]^2 would cancel
         variance += ((block - mean) ** 2).sum(axis=0) / n
     std = np.sqrt(variance)
     std[std <= _ROUNDING * largest] = 1

@@ -18,22 +18,33 @@ _BLOCK = 1 << 16  # weights updated at once, for the same reason
 
 
 class Epochs(Protocol):
-    """Whoever can train heads for an epoch."""
+    """Whoever can train heads for an epoch, or a part of one."""
 
-    def run(self, order: Rows, lr: Floats) -> tuple[Losses, Losses]:
-        """Visit the samples in order, changing the heads.
+    def load(self, X: npt.NDArray[np.floating], y: Labels) -> None:
+        """Take the samples that are visited next.
 
         Parameters
         ----------
-        order : ndarray of int64, shape (n,)
-            Rows of the training features.
+        X : ndarray of float32 or float16, shape (n, D)
+            Features as in the cache; not changed before the next call.
+        y : ndarray of int32, shape (n,)
+            Labels.
+        """
+
+    def run(self, order: Rows, lr: Floats) -> tuple[Losses, Losses]:
+        """Visit samples in order, changing the heads.
+
+        Parameters
+        ----------
+        order : ndarray of int64, shape (m,)
+            Rows of the samples taken; only the last batch may be smaller than b.
         lr : ndarray of float32, shape (H,)
             Learning rate of each head.
 
         Returns
         -------
-        loss, accuracy : ndarray of float64, shape (H,)
-            Means over the epoch, while the weights moved; the loss in nats.
+        loss, right : ndarray of float64, shape (H,)
+            Sums over the visits, while the weights moved: nats, and hits.
         """
 
 
@@ -48,30 +59,32 @@ class NumpyEpochs:
     ----------
     heads : Heads
         Trained in place.
-    X : ndarray of float32 or float16, shape (n, D)
-        All training features; may be memory-mapped.
-    y : ndarray of int32, shape (n,)
-        Labels.
     scaling : Scaling
         Applied to the features as they are fetched.
     batch_size : int
         b; the last batch may be smaller.
     """
 
-    def __init__(
-        self,
-        heads: Heads,
-        X: npt.NDArray[np.floating],
-        y: Labels,
-        scaling: Scaling,
-        batch_size: int,
-    ) -> None:
-        self.heads, self.X, self.y, self.scaling = heads, X, y, scaling
-        self.batch_size = min(batch_size, len(y))
-        batch_bytes = self.batch_size * X.shape[1] * X.itemsize
-        self._rows = self.batch_size * max(1, _GATHERED // batch_bytes)
-        self._fetched = np.empty((min(self._rows, len(y)), X.shape[1]), X.dtype)
+    def __init__(self, heads: Heads, scaling: Scaling, batch_size: int) -> None:
+        self.heads, self.scaling, self.batch_size = heads, scaling, batch_size
+        self._fetched = np.empty((0, 0), np.float32)
         self._allocate()
+
+    def load(self, X: npt.NDArray[np.floating], y: Labels) -> None:
+        """Take the samples that are visited next.
+
+        Parameters
+        ----------
+        X : ndarray of float32 or float16, shape (n, D)
+            Features as in the cache; may be memory-mapped.
+        y : ndarray of int32, shape (n,)
+            Labels.
+        """
+        self.X, self.y = X, y
+        batch_bytes = self.batch_size * X.shape[1] * X.itemsize
+        rows = self.batch_size * max(1, _GATHERED // batch_bytes)
+        if (rows, X.dtype) != (len(self._fetched), self._fetched.dtype):
+            self._fetched = np.empty((rows, X.shape[1]), X.dtype)
 
     def _allocate(self) -> None:
         """Make what a step writes to, for the heads that are left."""
@@ -91,31 +104,31 @@ class NumpyEpochs:
         self.plain = ~heads.nesterov[:, None, None]
 
     def run(self, order: Rows, lr: Floats) -> tuple[Losses, Losses]:
-        """Visit the samples in order, changing the heads.
+        """Visit samples in order, changing the heads.
 
         Parameters
         ----------
-        order : ndarray of int64, shape (n,)
-            Rows of the training features.
+        order : ndarray of int64, shape (m,)
+            Rows of the samples taken; only the last batch may be smaller than b.
         lr : ndarray of float32, shape (H,)
             Learning rate of each head.
 
         Returns
         -------
-        loss, accuracy : ndarray of float64, shape (H,)
-            Means over the epoch, while the weights moved; the loss in nats.
+        loss, right : ndarray of float64, shape (H,)
+            Sums over the visits, while the weights moved: nats, and hits.
         """
         if len(self.G) != len(self.heads):
             self._allocate()  # a head was dropped
-        H, n, b = len(self.heads), len(order), self.batch_size
+        H, rows, b = len(self.heads), len(self._fetched), self.batch_size
         loss, right, rates = np.zeros(H), np.zeros(H), _per_head(lr)
-        for first in range(0, n, self._rows):
-            X, y = self._fetch(order[first : first + self._rows])
+        for first in range(0, len(order), rows):
+            X, y = self._fetch(order[first : first + rows])
             for start in range(0, len(y), b):
                 x, labels = X[start : start + b], y[start : start + b]
                 P = self._forward(x, labels, loss, right)
                 self._update(x, P, rates)
-        return loss / n, right / n
+        return loss, right
 
     def _fetch(self, rows: Rows) -> tuple[Floats, Labels]:
         """Return some samples, standardised."""
@@ -126,11 +139,17 @@ class NumpyEpochs:
 
     def _forward(self, X: Floats, y: Labels, loss: Losses, right: Losses) -> Floats:
         """Return d(mean cross-entropy)/d(scores) = (softmax - one-hot) / b."""
-        b, rows = len(y), np.arange(len(y))
-        P, top = self.P[:b], self.top[:b]
-        flat = P.reshape(b, -1)
+        P = self.P[: len(y)]
+        flat = P.reshape(len(y), -1)
         np.matmul(X, self.flat_W[:, :-1].T, out=flat)
         flat += self.flat_W[:, -1]
+        self._softmax(P, y, loss, right)
+        return flat
+
+    def _softmax(self, P: Floats, y: Labels, loss: Losses, right: Losses) -> None:
+        """Turn scores P (b, H, C) into their gradient; add to the sums."""
+        b, rows = len(y), np.arange(len(y))
+        top = self.top[:b]
         np.max(P, axis=2, keepdims=True, out=top)
         P -= top
         at_label = P[rows, :, y]  # (b, H), 0 where the label has the highest score
@@ -141,12 +160,14 @@ class NumpyEpochs:
         top *= np.float32(b)
         P /= top
         P[rows, :, y] -= np.float32(1 / b)
-        return flat
 
     def _update(self, X: Floats, P: Floats, lr: Floats) -> None:
-        """Take torch's step: v = momentum * v + g (the first v is g), w -= lr * v."""
         np.matmul(P.T, X, out=self.flat_G[:, :-1])
         np.sum(P, axis=0, out=self.flat_G[:, -1])
+        self._step(lr)
+
+    def _step(self, lr: Floats) -> None:
+        """Take torch's step: v = momentum * v + g (the first v is g), w -= lr * v."""
         for block in self.blocks:
             self._update_block(block, lr)
 

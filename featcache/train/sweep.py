@@ -7,6 +7,7 @@ import numpy as np
 
 from featcache.core.features import Features
 from featcache.core.reports import HeadRecord
+from featcache.core.resources import Resources
 from featcache.core.text import plural
 from featcache.core.training_specs import AXES, SgdSpec, SweepSpec
 from featcache.train.folds import held_out
@@ -37,7 +38,12 @@ class Choice:
 
 
 def choose(
-    train: Features, judged: Features, *, classes: int, spec: SweepSpec
+    train: Features,
+    judged: Features,
+    *,
+    classes: int,
+    spec: SweepSpec,
+    resources: Resources,
 ) -> Choice:
     """Fit every head of a grid and choose settings and epoch.
 
@@ -52,6 +58,8 @@ def choose(
         C.
     spec : SweepSpec
         The grid.
+    resources : Resources
+        Memory and device.
 
     Returns
     -------
@@ -64,7 +72,9 @@ def choose(
         When every head diverges.
     """
     specs = spec.specs()
-    results = fit_sgd_many(train, judged, classes=classes, specs=specs)
+    results = fit_sgd_many(
+        train, judged, classes=classes, specs=specs, resources=resources
+    )
     fitted = {i: r for i, r in enumerate(results) if isinstance(r, Fitted)}
     order = sorted(
         fitted, key=lambda i: selection_key(fitted[i].best), reverse=True
@@ -73,6 +83,7 @@ def choose(
     heads = [_record(specs[i], fitted[i]) for i in order]
     best = specs[order[0]]
     notes = (_lost_note(lost), *_edges(best, spec), _tie_note(heads, len(judged)))
+    notes = (*notes, *fitted[order[0]].notes)
     return Choice(
         best,
         fitted[order[0]],
@@ -106,11 +117,7 @@ def split_train(
         When a class has a single sample.
     """
     (held,) = held_out(train.y, holdout=share, cv=0, seed=seed)
-    rest, part = (
-        Features(train.X[rows], train.y[rows], train.sample_index[rows])
-        for rows in (np.flatnonzero(~held), np.flatnonzero(held))
-    )
-    return rest, part
+    return train.subset(np.flatnonzero(~held)), train.subset(np.flatnonzero(held))
 
 
 def _record(spec: SgdSpec, result: Fitted | Diverged) -> HeadRecord:

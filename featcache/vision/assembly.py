@@ -2,7 +2,8 @@
 
 from featcache.core.clock import Clock
 from featcache.core.machine import cores
-from featcache.core.specs import Precision, ViewSpec
+from featcache.core.specs import AugmentSpec, Precision, ViewSpec
+from featcache.core.view_specs import TUTORIAL
 from featcache.vision import forward
 from featcache.vision.backbones import Backbone
 from featcache.vision.cuda import LANES, CudaEmbedder
@@ -21,6 +22,7 @@ def assemble(  # noqa: PLR0913 - settings, all named
     batch_size: int = 0,
     expected: int | None = None,
     clock: Clock | None = None,
+    augment: AugmentSpec = TUTORIAL,
 ) -> Extractor:
     """Return what turns image files into features on a device.
 
@@ -40,6 +42,8 @@ def assemble(  # noqa: PLR0913 - settings, all named
         Images to come, for what pays in long runs only; very many, if nobody knows.
     clock : Clock, optional
         Hears how long each stage takes.
+    augment : AugmentSpec
+        How views beyond the first are drawn.
 
     Returns
     -------
@@ -81,4 +85,5 @@ def assemble(  # noqa: PLR0913 - settings, all named
         embed_files=embed_files,
         # Threads in the lanes wait: as many more keep the cores decoding.
         workers=cores() + (LANES if place.type == "cuda" else 0),
+        augment=augment,
     )

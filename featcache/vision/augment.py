@@ -11,15 +11,19 @@ import math
 import numpy as np
 from PIL import Image
 
+from featcache.core.view_specs import TUTORIAL, AugmentSpec
 from featcache.vision.views import Pixels
 
-SCALE = (0.08, 1.0)  # share of the image's area
-RATIO = (3 / 4, 4 / 3)  # width over height of the crop
-FLIP = 0.5  # probability
+SCALE, RATIO = TUTORIAL.scale, TUTORIAL.ratio
 _TRIES = 10  # for a crop that fits, as torchvision
 
 
-def augment(image: Image.Image, crop: int, random: np.random.Generator) -> Pixels:
+def augment(
+    image: Image.Image,
+    crop: int,
+    random: np.random.Generator,
+    how: AugmentSpec = TUTORIAL,
+) -> Pixels:
     """Return a random view of an image.
 
     Parameters
@@ -30,22 +34,24 @@ def augment(image: Image.Image, crop: int, random: np.random.Generator) -> Pixel
         Side of the result, pixels.
     random : numpy.random.Generator
         Four or more numbers are drawn; equal generators give equal views.
+    how : AugmentSpec
+        Which crops, and how many are mirrored.
 
     Returns
     -------
     ndarray of uint8, shape (crop, crop, 3)
-        RGB: `random_box` resized (bilinear, antialiased), mirrored every other time.
+        RGB: `random_box` resized (bilinear, antialiased), mirrored or not.
     """
     # Not resize(box=...): that lets pixels outside the box into the filter.
-    view = image.crop(random_box(*image.size, random))
+    view = image.crop(random_box(*image.size, random, how))
     view = view.resize((crop, crop), Image.Resampling.BILINEAR)
-    if random.random() < FLIP:
+    if random.random() < how.flip:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(view)
 
 
 def random_box(
-    width: int, height: int, random: np.random.Generator
+    width: int, height: int, random: np.random.Generator, how: AugmentSpec = TUTORIAL
 ) -> tuple[int, int, int, int]:
     """Draw the box of ``RandomResizedCrop``.
 
@@ -55,6 +61,8 @@ def random_box(
         Of the image, pixels.
     random : numpy.random.Generator
         Draws area, ratio and corner; once for most images, at most ten times.
+    how : AugmentSpec
+        Limits of area and ratio.
 
     Returns
     -------
@@ -62,24 +70,29 @@ def random_box(
         Left, upper, right, lower, inside the image; `center_fallback` where no draw
         fits.
     """
+    flattest, widest = map(math.log, how.ratio)
     for _ in range(_TRIES):
-        area = width * height * random.uniform(*SCALE)
-        ratio = math.exp(random.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
+        area = width * height * random.uniform(*how.scale)
+        ratio = math.exp(random.uniform(flattest, widest))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             top = int(random.integers(height - h + 1))
             left = int(random.integers(width - w + 1))
             return left, top, left + w, top + h
-    return center_fallback(width, height)
+    return center_fallback(width, height, how)
 
 
-def center_fallback(width: int, height: int) -> tuple[int, int, int, int]:
+def center_fallback(
+    width: int, height: int, how: AugmentSpec = TUTORIAL
+) -> tuple[int, int, int, int]:
     """Return the box of images too long for a random one: the middle.
 
     Parameters
     ----------
     width, height : int
         Of the image, pixels.
+    how : AugmentSpec
+        Limits of the ratio.
 
     Returns
     -------
@@ -87,7 +100,7 @@ def center_fallback(width: int, height: int) -> tuple[int, int, int, int]:
         Left, upper, right, lower: the whole shorter side, and of the longer one as
         much as the extreme ratio allows.
     """
-    w = min(width, round(height * RATIO[1]))
-    h = min(height, round(width / RATIO[0]))
+    w = min(width, round(height * how.ratio[1]))
+    h = min(height, round(width / how.ratio[0]))
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h

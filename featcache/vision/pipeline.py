@@ -13,80 +13,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from featcache.core.blocks import Block
 from featcache.core.clock import Clock
 from featcache.core.heads import Floats
 from featcache.core.machine import cores
-from featcache.core.specs import ViewSpec
+from featcache.core.specs import AugmentSpec, ViewSpec
 from featcache.core.status import Status, UnusableImageError
+from featcache.core.view_specs import TUTORIAL
+from featcache.core.viewed import adopt
 from featcache.vision.decode import read_file
 from featcache.vision.forward import Embed
+from featcache.vision.rows import BlockRows
 from featcache.vision.viewer import Viewer
 from featcache.vision.views import Pixels
 
 Lookup = Callable[[bytes], Floats | None]
 Decoding = Callable[[int], AbstractContextManager[None]]
 EmbedFiles = Callable[[Sequence[bytes]], tuple[Floats, dict[int, UnusableImageError]]]
-Waiting = npt.NDArray[np.uint8] | bytes  # pixels, or a file that the device decodes
+# Row, view, and its pixels, or a file that the device decodes.
+Waiting = tuple[int, int, Pixels | bytes]
 
 _PATIENCE = 30.0  # seconds in all for workers to stop, when one of them cannot
 
 
-@dataclass
-class BlockRows:
-    """The rows of one block, filled in place.
-
-    Parameters
-    ----------
-    features : ndarray of float32 or float16, shape (b, D)
-        NaN in rows whose image cannot be used.
-    digests : ndarray of uint8, shape (b, 32)
-        sha256 of each image file; zeros where it could not be read.
-    status : ndarray of uint8, shape (b,)
-        `Status`; rows that are not PENDING are left as they are.
-    reasons : dict of int to str
-        Why a row of the block could not be used.
-    computed : int
-        How many images went through the backbone.
-    """
-
-    features: npt.NDArray[np.floating]
-    digests: npt.NDArray[np.uint8]
-    status: npt.NDArray[np.uint8]
-    reasons: dict[int, str] = field(default_factory=dict)
-    computed: int = 0
-
-    @classmethod
-    def pending(cls, size: int, embed_dim: int, dtype: str) -> "BlockRows":
-        """Return rows of which none is done.
-
-        Parameters
-        ----------
-        size : int
-            b.
-        embed_dim : int
-            D.
-        dtype : str
-            Of the features.
-
-        Returns
-        -------
-        BlockRows
-            Features all NaN.
-        """
-        return cls(
-            np.full((size, embed_dim), np.nan, dtype),
-            np.zeros((size, 32), np.uint8),
-            np.full(size, Status.PENDING, np.uint8),
-        )
-
-
 @dataclass(frozen=True)
 class Extractor:
-    """How one image file becomes one feature.
+    """How one image file becomes one feature, or one for each of its views.
 
     Parameters
     ----------
@@ -95,19 +49,21 @@ class Extractor:
     view : ViewSpec
         The crop.
     batch_size : int
-        Images in one forward pass, at most.
+        Views in one forward pass, at most.
     pieces : mapping of str to str
         Which implementations are in use, and why one is not; for provenance.
     clock : Clock
         Hears how long each stage takes.
     device : str
         Where the network runs: ``cpu``, ``cuda`` or ``mps``.
-    viewer : callable, optional
-        From the bytes of an image and the clock to its view; Pillow alone without it.
+    viewer : Viewer, optional
+        From the bytes of an image to its views; Pillow alone without it.
     embed_files : callable, optional
         From files to features and reasons by row, where the device decodes.
     workers : int
         Threads that suit the device.
+    augment : AugmentSpec
+        How views beyond the first are drawn.
     """
 
     embed: Embed
@@ -116,9 +72,10 @@ class Extractor:
     pieces: Mapping[str, str] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
     device: str = "cpu"
-    viewer: Callable[[bytes, Clock], Pixels] | None = None
+    viewer: Viewer | None = None
     embed_files: EmbedFiles | None = None
     workers: int = field(default_factory=cores)
+    augment: AugmentSpec = TUTORIAL
 
     def fill(
         self,
@@ -138,63 +95,65 @@ class Extractor:
         files : sequence of Path
             The image of each row.
         lookup : callable
-            From an image's digest to its feature, where that is known already.
+            From an image's digest to its features as a row has them, where they are
+            known already.
         alive : callable
             Called before each image; raises to stop the work.
         decoding : callable
             From a row to a context in which its bytes are decoded.
         """
-        batch: list[tuple[int, Waiting]] = []
+        batch: list[Waiting] = []
         for row in np.flatnonzero(rows.status == Status.PENDING).tolist():
             alive()
             with decoding(row):
-                pixels = self._pixels(rows, row, files[row], lookup)
-            if pixels is not None:
-                batch.append((row, pixels))
-            if len(batch) == self.batch_size:
-                self._forward(rows, batch)
-                batch = []
+                views = self._views(rows, row, files[row], lookup)
+            batch += [(row, view, pixels) for view, pixels in enumerate(views)]
+            while len(batch) >= self.batch_size:
+                self._forward(rows, batch[: self.batch_size])
+                batch = batch[self.batch_size :]
         if batch:
             self._forward(rows, batch)
 
-    def _pixels(
+    def _views(
         self, rows: BlockRows, row: int, file: Path, lookup: Lookup
-    ) -> Waiting | None:
+    ) -> Sequence[Pixels | bytes]:
+        """Return what has to go through the network for a row: nothing or all."""
+        count = int(rows.counts[row])
         try:
             with self.clock.stage("read"):
                 data = read_file(file)
                 digest = hashlib.sha256(data).digest()
             rows.digests[row] = np.frombuffer(digest, np.uint8)
             known = lookup(digest)
-            if known is None and self.embed_files is not None:
-                return data
-            if known is None:
-                viewer = self.viewer or Viewer.plain(self.view)
-                return viewer(data, self.clock)
+            if known is not None and adopt(rows.features[row], known, count):
+                rows.status[row] = Status.OK
+                return ()
+            if self.embed_files is not None:  # FeatureSpec allows it one view alone
+                return (data,)
+            viewer = self.viewer or Viewer.plain(self.view)
+            return viewer.several(data, self.clock, digest, count, self.augment)
         except UnusableImageError as error:
             rows.status[row] = error.status
             rows.reasons[row] = str(error)
-            return None
-        rows.features[row] = known
-        rows.status[row] = Status.OK
-        return None
+            return ()
 
-    def _forward(self, rows: BlockRows, batch: list[tuple[int, Waiting]]) -> None:
-        indices = [row for row, _ in batch]
+    def _forward(self, rows: BlockRows, batch: list[Waiting]) -> None:
+        indices, views, waiting = map(list, zip(*batch, strict=True))
         reasons: dict[int, UnusableImageError] = {}
         with self.clock.stage("forward"):
             if self.embed_files is None:
-                features = self.embed(np.stack([pixels for _, pixels in batch]))
+                features = self.embed(np.stack(waiting))
             else:
-                files = [bytes(data) for _, data in batch]
-                features, reasons = self.embed_files(files)
+                features, reasons = self.embed_files(waiting)
         with np.errstate(over="ignore"):  # the caller refuses what is not finite
-            rows.features[indices] = features
-        rows.status[indices] = Status.OK
+            rows.views[indices, views] = features
+        # Views come in order: with the last one of a row, all of them are there.
+        done = [r for r, view, _ in batch if view + 1 == rows.counts[r]]
+        rows.status[done] = Status.OK
         for at, reason in reasons.items():
             rows.status[indices[at]] = reason.status
             rows.reasons[indices[at]] = str(reason)
-        rows.computed += len(batch) - len(reasons)
+        rows.computed += len(done) - len(reasons)
 
 
 class _StoppedError(Exception):

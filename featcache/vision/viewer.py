@@ -16,7 +16,9 @@ import numpy as np
 from PIL import Image
 
 from featcache.core.clock import Clock
-from featcache.core.specs import ViewSpec
+from featcache.core.specs import AugmentSpec, ViewSpec
+from featcache.core.viewed import view_random
+from featcache.vision.augment import augment
 from featcache.vision.decode import loaded, opened
 from featcache.vision.kernel import Kernel
 from featcache.vision.turbojpeg import JpegDecoder
@@ -136,6 +138,48 @@ class Viewer:
                 source = self._decoded(image, data)
             with clock.stage("view"):
                 return self._window(source)
+
+    def several(
+        self, data: bytes, clock: Clock, digest: bytes, count: int, how: AugmentSpec
+    ) -> list[Pixels]:
+        """Return the view of an image and random ones; it is decoded once.
+
+        Parameters
+        ----------
+        data : bytes
+            The file.
+        clock : Clock
+            Told the time of the stages "decode" and "view".
+        digest : bytes
+            sha256 of the file, from which the random views follow.
+        count : int
+            How many views in all.
+        how : AugmentSpec
+            How the others are drawn.
+
+        Returns
+        -------
+        list of ndarray of uint8, shape (crop, crop, 3)
+            The first is that of a call.
+
+        Raises
+        ------
+        UnusableImageError
+            With the reason, whatever the bytes are.
+        """
+        if count == 1:
+            return [self(data, clock)]
+        crop = self.view.crop
+        with ExitStack() as until_done:
+            with clock.stage("decode"):
+                image = until_done.enter_context(opened(data, self.view))
+                whole = loaded(image, self.view.exif)  # crops need Pillow's image
+            with clock.stage("view"):
+                drawn = [
+                    augment(whole, crop, view_random(how, digest, view), how)
+                    for view in range(1, count)
+                ]
+                return [self._window(whole), *drawn]
 
     def _decoded(self, image: Image.Image, data: bytes) -> Image.Image | Words:
         if self.jpeg and self._compiled(*image.size):

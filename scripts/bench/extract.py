@@ -34,7 +34,8 @@ from featcache.core.progress import SILENT
 from featcache.stages.sources import find_weights
 from featcache.vision.assembly import assemble
 from featcache.vision.backbones import Backbone
-from featcache.vision.pipeline import BlockRows, Extractor, one_core_each
+from featcache.vision.pipeline import Extractor, one_core_each
+from featcache.vision.rows import BlockRows
 
 BATCH = 8
 

@@ -36,7 +36,8 @@ from featcache.vision.decode import read_file
 from featcache.vision.graph import PixelForward
 from featcache.vision.lanes import CudaQueue
 from featcache.vision.nvjpeg import JpegViews
-from featcache.vision.pipeline import BlockRows, Extractor, one_core_each, run_blocks
+from featcache.vision.pipeline import Extractor, one_core_each, run_blocks
+from featcache.vision.rows import BlockRows
 
 ROWS = 256  # of a block
 DIFFERENT = 256  # pictures that are generated; each file is one with its own comment

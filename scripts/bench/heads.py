@@ -17,6 +17,7 @@ import argparse
 import gc
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,7 +34,7 @@ from featcache.core.features import Features
 from featcache.core.heads import LinearHead, initial_head
 from featcache.core.seeds import epoch_order
 from featcache.core.specs import SgdSpec, SweepSpec
-from featcache.train import sgd
+from featcache.train import engines
 from featcache.train.sgd import Fitted, fit_sgd_many
 
 _SHORT = 0.02  # seconds
@@ -155,11 +156,10 @@ def compare(case: Case, scale: float, repeats: int) -> dict[str, object]:
 
 
 def compiled(*, wanted: bool) -> float:
-    """Have small heads trained by numba or by numpy; return the seconds to load it."""
-    faster = sgd._compiled_is_faster  # noqa: SLF001 - the bench decides
-    sgd._compiling_pays = lambda heads, n, spec: (  # noqa: SLF001
-        wanted and faster(heads, n, spec.batch_size)
-    )
+    """Have heads trained with numba or without; return the seconds to load it."""
+    engines._LOADING_SECONDS = 0.0 if wanted else float("inf")  # noqa: SLF001
+    if not wanted:
+        sys.modules.pop("featcache.train.kernels", None)
     began = time.perf_counter()
     ours(CASES[0].features(1), 2, [SgdSpec(epochs=1)])
     return time.perf_counter() - began

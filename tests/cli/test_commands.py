@@ -68,7 +68,8 @@ def test_the_three_commands_end_in_a_classifier(run, shared_photos):
     fitted = json.loads(run("fit-head", "--lr", "1e-4", "--json").stdout)
     assert set(fitted) == {
         "model", "solver", "epochs", "best_epoch", "train_accuracy", "val_accuracy",
-        "val_loss", "test_accuracy", "skipped", "seconds",
+        "val_loss", "val_accuracy_interval", "val_mean_per_class_recall", "val_ece",
+        "test_accuracy", "skipped", "seconds",
     }  # fmt: skip
     assert fitted["val_accuracy"] == 1.0
     result = run("predict", fitted["model"], shared_photos / "val", "--json")
@@ -86,7 +87,7 @@ def test_fit_head_prints_the_numbers(run, cached):
     )
     assert lines["solver"].strip() == "sgd"
     assert lines["epochs"].strip().startswith("2 (best: ")
-    assert lines["val accuracy"].strip().endswith(" %")
+    assert " % (95 % interval: " in lines["val accuracy"]
 
 
 def test_predict_prints_one_line_each_and_names_bad_images(
@@ -144,7 +145,7 @@ def test_verify_says_that_all_is_well(run, cached):
         (["finetune", "x", "--full", "--from-scratch", "--weights", "w"], "--weights"),
         (["fit-head", "--solver", "logreg", "--lr", "1"], "--lr does nothing with"),
         (["fit-head", "--C", "1"], "--C does nothing with --solver sgd"),
-        (["fit-head", "--solver", "knn"], "Invalid value for '--solver'"),
+        (["fit-head", "--solver", "svm"], "Invalid value for '--solver'"),
         (["extract", "--no-such-option"], "No such option"),
     ],
 )

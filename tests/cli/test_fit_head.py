@@ -82,11 +82,11 @@ def test_one_head_can_be_chosen_on_train_refitted_and_repeated(run):
 
 
 def test_a_single_head_prints_what_it_always_did(run):
-    """Seven lines; the JSON has no list of heads."""
+    """Nine lines; the JSON has no list of heads."""
     names = [line.split("  ")[0] for line in run("--epochs", 1).stdout.splitlines()]
     assert names == [
-        "model", "solver", "epochs", "train accuracy", "val accuracy", "val loss",
-        "seconds",
+        "model", "solver", "epochs", "train accuracy", "val accuracy", "val recall",
+        "val loss", "val calibration error", "seconds",
     ]  # fmt: skip
     assert "heads" not in json.loads(run("--epochs", 1, "--json").stdout)
 
@@ -107,12 +107,54 @@ def test_a_single_head_prints_what_it_always_did(run):
             "--standardize takes one value with --solver logreg",
         ),
         (["--lr", "1e30,1e31", "--weight-decay", "10"], 1, "all 2 heads diverged"),
+        (
+            ["--solver", "ridge", "--cv", "3"],
+            2,
+            "--cv does nothing with --solver ridge",
+        ),
+        (["--cv", "3"], 2, "--cv does nothing with --solver sgd"),
+        (
+            ["--solver", "knn", "--seed", "3"],
+            2,
+            "--seed does nothing with --solver knn",
+        ),
+        (
+            ["--solver", "knn", "--lambda", "3"],
+            2,
+            "--lambda does nothing with --solver",
+        ),
+        (["--solver", "centroid", "--k", "3"], 2, "--k does nothing with --solver"),
+        (["--solver", "knn", "--k", "0"], 1, "k must be a whole number, at least 1"),
+        (["--solver", "logreg", "--cv", "1"], 1, "cv must be 0, or a whole number"),
+        (["--solver", "ridge", "--lambda", "1,0"], 1, "lambdas must be some values"),
+        (["--shots", "7"], 1, "has 6 usable training images of ants, fewer than the 7"),
+        (["--shots", "0"], 2, "Invalid value for '--shots'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_what_cannot_be_is_said_in_one_line(run, words, code, message):
     """Wrong usage is 2, what the numbers forbid is 1."""
     assert message in run(*words, code=code).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "row"),
+    [
+        ("logreg --C 0.01,0.1 --C 1 --cv 3 --standardize l2", "chosen C "),
+        ("ridge --lambda 1,10,100", "chosen lambda "),
+        ("knn --k 3 --temperature 0.1", "leaving each image out"),
+        ("centroid --shots 2 --seed 4", "2 training images of each class"),
+    ],
+)
+def test_every_solver_has_its_options_and_its_rows(run, words, row):
+    """No epochs are told of where there are none; accuracy has its interval."""
+    printed = run("--solver", *words.split()).stdout
+    assert row in printed
+    assert "epochs" not in printed
+    assert "95 % interval" in printed
+    report = json.loads(run("--solver", *words.split(), "--json").stdout)
+    assert report["solver"] == words.split()[0]
+    assert report["val_mean_per_class_recall"] >= 0
 
 
 def test_environment_variables_hold_lists_too(run, monkeypatch):

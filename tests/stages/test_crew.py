@@ -415,3 +415,22 @@ def test_clocks_are_added_up():
     assert list(ours.seconds()) == ["read", "forward"]
     assert len(busy) == 1
     assert ours.busy() == {"cuda:1 thread": 1.0}
+
+
+@pytest.mark.slow
+def test_several_views_are_what_one_process_makes(photos, tmp_path):
+    """Byte for byte; also after images have moved between splits."""
+    how = {"weights": "random:0", "views": 3}
+    for step in ("made", "synced"):
+        paths = [tmp_path / name for name in ("one.h5", "two.h5")]
+        for path, device in zip(paths, ("cpu", "cpu,cpu"), strict=True):
+            spec = ExtractSpec(device=device, workers=2)
+            featcache.extract(photos, spec, cache=path, **how).close()
+        with (
+            featcache.open_cache(paths[0]) as one,
+            featcache.open_cache(paths[1]) as two,
+        ):
+            for name in ("features", "digests", "status"):
+                assert one.columns[name].tobytes() == two.columns[name].tobytes(), step
+        if step == "made":
+            (photos / "val/bees/01.jpg").rename(photos / "train/bees/in.jpg")

@@ -79,13 +79,16 @@ def make_content(n: int = 20, *, seed: int = 0, bad: int = -1, **changes) -> Con
     """Return content of n rows, of which ``bad`` has no feature."""
     random = np.random.default_rng(seed)
     spec = make_spec(**changes)
-    features = random.normal(size=(n, EMBED_DIM)).astype(spec.dtype)
+    manifest = make_manifest(n)
+    features = random.normal(size=(n, *spec.row_shape(EMBED_DIM))).astype(spec.dtype)
+    if spec.views > 1:  # val has the first view alone
+        features[manifest.splits != TRAIN, 1:] = np.nan
     digests = random.integers(0, 256, (n, 32), np.uint8)
     status = np.full(n, Status.OK, np.uint8)
     if bad >= 0:
         status[bad], features[bad] = Status.DAMAGED, 0
     rows = {"features": features, "digests": digests, "status": status}
-    return Content(make_manifest(n), spec, rows)
+    return Content(manifest, spec, rows)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from featcache.core.errors import ModelError, StorageError
-from featcache.core.heads import LinearHead, initial_head
+from featcache.core.heads import LinearHead, initial_head, unit_rows
+from featcache.core.knn import KnnHead
 from featcache.core.specs import ViewSpec
 from featcache.store.artifacts import Model, _digest, open_model, save_model
 
@@ -27,6 +28,8 @@ MODEL = Model(
     state=None,
     report={"val_accuracy": 0.95, "history": [1, None, "x"]},
 )
+BANK = unit_rows(np.random.default_rng(0).standard_normal((5, 512)).astype("f4"))
+KNN = KnnHead(BANK, np.array([0, 1, 1, 0, 1], np.int32), 2, k=3, temperature=0.07)
 FORTRAN = LinearHead(np.asfortranarray(MODEL.head.weight), MODEL.head.bias)
 
 
@@ -44,9 +47,9 @@ def same(one, two):
     }
 
 
-def forged(path, *, signed=True, tensors=None, drop=(), **changes):
+def forged(path, *, signed=True, tensors=None, drop=(), head=MODEL.head, **changes):
     """Write a model file with other contents, with the digest that belongs to them."""
-    save_model(MODEL, path)
+    save_model(replace(MODEL, head=head), path)
     tensors = {**load_file(path), **(tensors or {})}
     for name in drop:
         tensors.pop(name, None)
@@ -273,6 +276,56 @@ def test_only_heads_that_normalise_need_a_newer_reader(path):
         versions.append(read_metadata(path)["format_version"])
         assert open_model(path).head.normalize is head.normalize
     assert versions == ["1", "2"]
+
+
+def test_neighbours_are_read_as_they_were_saved(path):
+    """Bank, labels and settings, bit for bit; an older reader refuses the version."""
+    save_model(replace(MODEL, head=KNN), path)
+    assert read_metadata(path)["format_version"] == "2"
+    head = open_model(path).head
+    assert head.bank.tobytes() == KNN.bank.tobytes()
+    assert head.labels.tolist() == KNN.labels.tolist()
+    assert (head.classes, head.k, head.temperature) == (2, 3, 0.07)
+    assert head.embed_dim == 512
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"kind": "tree"}, "head is of an unknown kind, 'tree'"),
+        ({"kind": ["knn"]}, "unknown kind"),
+        ({"kind": "linear"}, "there is no head.weight"),
+        ({"k": 0}, "k must be a whole number, at least 1"),
+        ({"k": 2.0}, "k must be a whole number"),
+        ({"temperature": 0}, "temperature must be positive"),
+        ({"temperature": "x"}, "temperature must be positive"),
+        ({"drop": ["k"]}, "there is no k"),
+        ({"drop": ["head.labels"]}, "there is no head.labels"),
+        ({"backbone": "resnet50"}, r"bank is \(5, 512\) .* \(n, 2048\)"),
+        ({"classes": ["ants"]}, "labels are not all from 0 to 0"),
+        ({"tensors": {"head.labels": np.full(5, -1, "i4")}}, "not all from 0 to 1"),
+        ({"tensors": {"head.labels": np.zeros(5, "i8")}}, "labels are int64"),
+        ({"tensors": {"head.labels": np.zeros((5, 1), "i4")}}, "expected"),
+        ({"tensors": {"head.labels": np.zeros(4, "i4")}}, "expected"),
+        (
+            {
+                "tensors": {
+                    "head.labels": np.zeros(0, "i4"),
+                    "head.bank": np.zeros((0, 512), "f4"),
+                }
+            },
+            "expected",
+        ),
+        ({"tensors": {"head.bank": BANK.astype("f2")}}, "not all float32"),
+        ({"tensors": {"head.bank": 2 * BANK / np.abs(BANK).max()}}, "length one"),
+        ({"tensors": {"head.bank": BANK * np.float32("nan")}}, "length one"),
+    ],
+    ids=range(19),
+)
+def test_hostile_neighbours_are_refused(path, how, message):
+    """Shapes, dtypes, labels within the classes, settings within their rules."""
+    with pytest.raises(ModelError, match=f"is damaged: .*{message}"):
+        open_model(forged(path, head=KNN, **how))
 
 
 def test_normalize_must_be_a_truth_value(path):

@@ -12,7 +12,7 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from featcache.core.errors import SpecError, TrainingError
 from featcache.core.features import Features
 from featcache.core.solver_specs import LogRegSpec
-from featcache.train.logreg import fit_logreg, solve_logreg
+from featcache.train.logreg import fit_logreg
 
 BEFORE = {"none": (), "zscore": (StandardScaler(),), "l2": (Normalizer(),)}
 
@@ -23,11 +23,11 @@ def test_probabilities_equal_scikit_learns(classes, standardize):
     """Two classes as well as many become a softmax head for features as they are."""
     train = blobs(100, classes)
     spec = LogRegSpec(C=(0.1,), standardize=standardize)
-    fitted, chosen = fit_logreg(train, None, classes=classes, spec=spec)
+    fitted = fit_logreg(train, None, classes=classes, spec=spec)
     model = LogisticRegression(C=0.1, max_iter=1000)
     expected = make_pipeline(*BEFORE[standardize], model).fit(train.X, train.y)
     found = fitted.head.probabilities(train.X)
-    assert chosen == 0.1
+    assert fitted.chosen == {"chosen_C": 0.1}
     assert np.allclose(found, expected.predict_proba(train.X), atol=1e-4)
 
 
@@ -36,7 +36,7 @@ def test_c_is_chosen_without_looking_at_val(cv):
     """Noise wants a small C; what val holds does not change the choice."""
     train = blobs(60, 2, noise=6)
     chosen = {
-        fit_logreg(train, val, classes=2, spec=LogRegSpec(cv=cv))[1]
+        fit_logreg(train, val, classes=2, spec=LogRegSpec(cv=cv)).chosen["chosen_C"]
         for val in (None, blobs(50, 2, seed=1), blobs(50, 2, seed=2, noise=0.1))
     }
     assert len(chosen) == 1
@@ -47,7 +47,7 @@ def test_going_on_from_the_last_weights_chooses_as_beginning_anew_would():
     """Warm starts save time; the held-out losses are those of scikit-learn's folds."""
     train = blobs(90, 3, noise=2)
     spec = LogRegSpec(C=(1e-3, 1e-2, 1e-1, 1.0), cv=3)
-    _, chosen = fit_logreg(train, None, classes=3, spec=spec)
+    chosen = fit_logreg(train, None, classes=3, spec=spec).chosen["chosen_C"]
     losses = {}
     for C in spec.C:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=C, tol=1e-6))
@@ -72,8 +72,8 @@ def test_values_of_c_that_do_not_converge_are_left_out_and_named():
     """A fit that was cut short is never compared with one that was not."""
     train = blobs(60, 2, noise=0.2)
     spec = LogRegSpec(C=(1e-6, 1e8, 1e9), max_iter=4)
-    fitted, chosen = fit_logreg(train, None, classes=2, spec=spec)
-    assert chosen == 1e-6
+    fitted = fit_logreg(train, None, classes=2, spec=spec)
+    assert fitted.chosen["chosen_C"] == 1e-6
     assert fitted.notes[0] == (
         "did not converge in 4 iterations, left out: C = 1e+08 and above"
     )
@@ -90,7 +90,7 @@ def test_the_walk_ends_where_larger_c_only_gets_worse(monkeypatch):
 
     monkeypatch.setattr(LogisticRegression, "fit", noted)
     train = blobs(60, 2, noise=6)
-    solved = solve_logreg(train, None, classes=2, spec=LogRegSpec())
+    solved = fit_logreg(train, None, classes=2, spec=LogRegSpec())
     *walked, last = seen
     assert last == solved.chosen["chosen_C"] == walked[-3]
     assert walked == list(LogRegSpec.C[: len(walked)])
@@ -100,7 +100,7 @@ def test_the_walk_ends_where_larger_c_only_gets_worse(monkeypatch):
 def test_a_best_value_on_the_edge_is_told():
     """The smallest of the grid: smaller ones may be better."""
     train = blobs(60, 2, noise=6)
-    solved = solve_logreg(train, None, classes=2, spec=LogRegSpec(C=(1.0, 10.0)))
+    solved = fit_logreg(train, None, classes=2, spec=LogRegSpec(C=(1.0, 10.0)))
     (note,) = solved.notes
     assert note.startswith(
         "the best C, 1, is the smallest that was tried; smaller ones"
@@ -123,7 +123,8 @@ def test_a_class_of_one_image_cannot_be_held_out():
     few = Features(train.X, y, train.sample_index)
     with pytest.raises(TrainingError, match="class number 1 has a single training"):
         fit_logreg(few, None, classes=2, spec=LogRegSpec())
-    assert fit_logreg(few, None, classes=2, spec=LogRegSpec(C=(0.1,)))[1] == 0.1
+    alone = fit_logreg(few, None, classes=2, spec=LogRegSpec(C=(0.1,)))
+    assert alone.chosen["chosen_C"] == 0.1
 
 
 def test_one_class_is_an_error():
@@ -144,7 +145,7 @@ def test_features_of_very_different_size_converge_quickly():
     base = blobs(244, 2, noise=2, dim=512)
     X = (base.X * random.lognormal(0, 2, 512)).astype(np.float32)
     train = Features(X, base.y, base.sample_index)
-    solve_logreg(train, None, classes=2, spec=LogRegSpec(C=(1.0,)))  # imports
+    fit_logreg(train, None, classes=2, spec=LogRegSpec(C=(1.0,)))  # imports
     began = time.perf_counter()
-    solve_logreg(train, None, classes=2, spec=LogRegSpec())
+    fit_logreg(train, None, classes=2, spec=LogRegSpec())
     assert time.perf_counter() - began < 2

@@ -1,4 +1,4 @@
-"""SGD in numpy and compiled: step for step what torch computes, one head or many."""
+"""SGD in numpy, compiled, in tensors: step for step what torch computes."""
 
 from dataclasses import replace
 from unittest.mock import patch
@@ -14,17 +14,35 @@ from featcache.core.errors import TrainingError
 from featcache.core.features import Features
 from featcache.core.heads import LinearHead, initial_head
 from featcache.core.reports import EpochRecord
+from featcache.core.resources import Resources
 from featcache.core.seeds import epoch_order
 from featcache.core.specs import SgdSpec
-from featcache.train import sgd
+from featcache.train import engines, sgd
+from featcache.train.heads import Heads
 from featcache.train.sgd import Diverged, fit_sgd, fit_sgd_many, selection_key
+from featcache.train.standardize import Scaling
+from featcache.train.steps import NumpyEpochs
 
-ENGINES = pytest.mark.parametrize("compiled", [False, True], ids=["numpy", "numba"])
+ENGINES = pytest.mark.parametrize("name", ["numpy", "numba", "mixed", "torch"])
 
 
-def engine(compiled: bool):
-    """Have training run in numpy, or in loops that numba compiles."""
-    return patch.object(sgd, "_compiling_pays", lambda *_: compiled)
+def engine(name: str):
+    """Have training run in numpy, in loops that numba compiles, or by torch.
+
+    Mixed are the products in numpy and the rest in such loops.
+    """
+
+    def made(heads, train, scaling, spec, resources):
+        from featcache.train.kernels import CompiledEpochs, MixedEpochs
+        from featcache.train.tensors import TorchEpochs
+
+        b = min(spec.batch_size, len(train))
+        if name == "torch":
+            return TorchEpochs(heads, scaling, b, "cpu")
+        made = {"numpy": NumpyEpochs, "numba": CompiledEpochs, "mixed": MixedEpochs}
+        return made[name](heads, scaling, b)
+
+    return patch.object(sgd, "engine", made)
 
 
 def blobs(n: int, dim: int, classes: int, seed: int = 0) -> Features:
@@ -97,21 +115,21 @@ SPECS = st.fixed_dictionaries(NUMBERS).map(
 @given(
     n=st.integers(2, 40), dim=st.integers(1, 30), classes=st.integers(2, 5), spec=SPECS
 )
-def test_weights_equal_torchs(compiled, n, dim, classes, spec):
+def test_weights_equal_torchs(name, n, dim, classes, spec):
     """Any shape, batch size (ragged last batch too) and schedule: 1e-5 relative."""
     train = blobs(n, dim, classes, seed=spec.seed)
-    with engine(compiled):
+    with engine(name):
         found = fit_sgd(train, None, classes=classes, spec=spec).head
     assert differ(found, torch_reference(train, classes, spec)) <= 1e-5
 
 
 @ENGINES
-def test_no_further_from_float64_than_torch_is(compiled):
+def test_no_further_from_float64_than_torch_is(name):
     """A long training ends as near to exact arithmetic as torch's own does."""
     train = blobs(83, 64, 3)
     spec = SgdSpec(lr=0.01, nesterov=True, weight_decay=1e-3, epochs=8)
     exact = torch_reference(train, 3, spec, torch.float64)
-    with engine(compiled):
+    with engine(name):
         found = fit_sgd(train, None, classes=3, spec=spec).head
     assert differ(found, exact) <= max(
         1e-6, 2 * differ(torch_reference(train, 3, spec), exact)
@@ -139,13 +157,11 @@ HEADS = st.fixed_dictionaries(
     classes=st.integers(2, 4),
     batch_size=st.integers(1, 9),
 )
-def test_many_heads_are_each_what_they_are_alone(
-    compiled, heads, n, classes, batch_size
-):
+def test_many_heads_are_each_what_they_are_alone(name, heads, n, classes, batch_size):
     """Whatever trains beside it, a head's weights, epoch and numbers are its own."""
     train, val = blobs(n, 8, classes, seed=1), blobs(30, 8, classes, seed=2)
     specs = [SgdSpec(epochs=4, batch_size=batch_size, **h) for h in heads]
-    with engine(compiled):
+    with engine(name):
         together = fit_sgd_many(train, val, classes=classes, specs=specs)
         alone = [fit_sgd(train, val, classes=classes, spec=s) for s in specs]
     for one, other in zip(together, alone, strict=True):
@@ -157,12 +173,13 @@ def test_many_heads_are_each_what_they_are_alone(
             assert a.val_loss == pytest.approx(b.val_loss, rel=1e-5)
 
 
-def test_the_compiled_loops_do_what_numpy_does():
-    """Both engines go the same way, in losses and hits too."""
+@pytest.mark.parametrize("other", ["numba", "mixed", "torch"])
+def test_the_engines_do_what_numpy_does(other):
+    """All go the same way, in losses and hits too."""
     train, val = blobs(50, 20, 3, seed=1), blobs(30, 20, 3, seed=2)
     fitted = []
-    for compiled in (False, True):
-        with engine(compiled):
+    for name in ("numpy", other):
+        with engine(name):
             fitted.append(
                 fit_sgd(train, val, classes=3, spec=SgdSpec(epochs=3, lr=0.01))
             )
@@ -205,12 +222,12 @@ def test_half_precision_features_train_as_their_float32_values():
 
 
 @ENGINES
-def test_a_loss_that_diverges_says_when_and_what_to_do(compiled):
+def test_a_loss_that_diverges_says_when_and_what_to_do(name):
     """A learning rate that is too large is named with the epoch."""
     train = blobs(30, 6, 2)
     big = Features(train.X * np.float32(1e18), train.y, train.sample_index)
     with (
-        engine(compiled),
+        engine(name),
         pytest.raises(TrainingError, match=r"finite in epoch \d+ with lr .*smaller"),
     ):
         fit_sgd(big, None, classes=2, spec=SgdSpec(lr=1e10))
@@ -218,10 +235,10 @@ def test_a_loss_that_diverges_says_when_and_what_to_do(compiled):
 
 @ENGINES
 @pytest.mark.parametrize("lr", [1e-45, 1e300])
-def test_absurd_learning_rates_end_in_words(compiled, lr):
+def test_absurd_learning_rates_end_in_words(name, lr):
     """Numbers that float32 cannot hold train nothing, or are an error of ours."""
     spec, train = SgdSpec(lr=lr, epochs=2), blobs(30, 6, 2)
-    with engine(compiled):
+    with engine(name):
         if lr > 1:
             with pytest.raises(TrainingError, match="stopped being finite in epoch 1"):
                 fit_sgd(train, None, classes=2, spec=spec)
@@ -231,13 +248,13 @@ def test_absurd_learning_rates_end_in_words(compiled, lr):
 
 
 @ENGINES
-def test_the_others_go_on_where_heads_diverge(compiled):
+def test_the_others_go_on_where_heads_diverge(name):
     """A head that diverges is told with its settings; its neighbours do not notice."""
     train, val = blobs(30, 6, 3, seed=1), blobs(30, 6, 3, seed=2)
     good = [SgdSpec(epochs=3, lr=0.01), SgdSpec(epochs=3, lr=0.001, weight_decay=0.1)]
     # lr * weight_decay far above 2: the weights change sign and grow with every step
     bad = replace(good[0], lr=1e30, weight_decay=10.0)
-    with engine(compiled):
+    with engine(name):
         first, lost, last = fit_sgd_many(
             train, val, classes=3, specs=[good[0], bad, good[1]]
         )
@@ -267,20 +284,65 @@ def test_heads_trained_together_share_the_order():
 
 
 @pytest.mark.parametrize(
-    ("n", "epochs", "pays"),
+    ("classes", "n", "epochs", "kind", "expected"),
     [
-        pytest.param(244, 25, False, id="a head of ants and bees"),
-        pytest.param(244, 2500, True, id="a hundred times that"),
-        pytest.param(100_000, 2500, False, id="more than is copied"),
+        pytest.param(2, 244, 25, "none", "NumpyEpochs", id="a head of ants and bees"),
+        pytest.param(2, 244, 2500, "none", "CompiledEpochs", id="a hundred times that"),
+        pytest.param(2, 100_000, 25, "none", "CompiledEpochs", id="many, as they are"),
+        pytest.param(2, 100_000, 25, "l2", "MixedEpochs", id="more than is copied"),
+        pytest.param(100, 50_000, 25, "none", "MixedEpochs", id="wide"),
     ],
 )
-def test_numba_is_loaded_only_where_it_pays(monkeypatch, n, epochs, pays):
+def test_numba_is_loaded_only_where_it_pays(
+    monkeypatch, classes, n, epochs, kind, expected
+):
     """A small head is done before numba would be there."""
     pytest.importorskip("numba")
-    monkeypatch.delitem(sgd.sys.modules, "featcache.train.kernels", raising=False)
+    monkeypatch.delitem(engines.sys.modules, "featcache.train.kernels", raising=False)
     spec = SgdSpec(epochs=epochs)
-    heads = sgd.Heads(initial_head(2, 2048, seed=0), [spec])
-    assert sgd._compiling_pays(heads, n, spec) is pays
+    heads = Heads(initial_head(classes, 2048, seed=0), [spec])
+    X = np.broadcast_to(np.float32(0), (n, 2048))
+    train = Features(X, np.zeros(n, np.int32), np.arange(n))
+    chosen = engines.engine(heads, train, Scaling(kind), spec, Resources())
+    assert type(chosen).__name__ == expected
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("standardize", ["none", "zscore", "l2"])
+def test_a_gpu_does_what_numpy_does(standardize):
+    """The same weights to 1e-5, whole and in windows; TF32 is off."""
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA device")
+    train, val = blobs(3000, 64, 5, seed=1), blobs(300, 64, 5, seed=2)
+    specs = [
+        SgdSpec(epochs=3, batch_size=32, standardize=standardize, **how)
+        for how in ({"lr": 0.01}, {"lr": 1e-3, "nesterov": True, "weight_decay": 1e-3})
+    ]
+    for memory in (None, train.nbytes // 4):
+        heads = [
+            fit_sgd_many(
+                train,
+                val,
+                classes=5,
+                specs=specs,
+                resources=Resources(memory, device),
+            )
+            for device in ("cpu", "cuda")
+        ]
+        for one, other in zip(*heads, strict=True):
+            assert differ(one.head, other.head) <= 1e-5
+
+
+def test_a_device_is_torchs_business():
+    """Any but the CPU; and what was set of TF32 is set again."""
+    train, spec = blobs(50, 8, 3), SgdSpec(epochs=2)
+    before = torch.get_float32_matmul_precision()
+    found = fit_sgd(
+        train, None, classes=3, spec=spec, resources=Resources(device="cpu:0")
+    )
+    expected = fit_sgd(train, None, classes=3, spec=spec)
+    assert differ(found.head, expected.head) <= 1e-6
+    assert torch.get_float32_matmul_precision() == before
 
 
 def record(epoch: int, accuracy: float | None, loss: float | None) -> EpochRecord:

@@ -10,7 +10,8 @@ from featcache.core.tolerances import relative_errors
 from featcache.vision.backbones import Backbone, random_weights
 from featcache.vision.cuda import CudaEmbedder
 from featcache.vision.nvjpeg import JpegViews
-from featcache.vision.pipeline import BlockRows, Extractor
+from featcache.vision.pipeline import Extractor
+from featcache.vision.rows import BlockRows
 from tests.conftest import picture
 
 CPU = torch.device("cpu")

@@ -1,0 +1,83 @@
+"""How good a head is on labelled features, in bounded memory."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from featcache.core.features import Features
+from featcache.core.intervals import Interval, wilson
+from featcache.core.knn import Head
+from featcache.core.metrics import (
+    calibration_error,
+    confidences,
+    cross_entropy,
+    mean_recall,
+)
+from featcache.train.passes import threads_for
+
+_SCORES = 1 << 20  # that exist at once
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The numbers of one split."""
+
+    accuracy: float
+    accuracy_interval: Interval  # 95 %, Wilson's
+    mean_per_class_recall: float
+    loss: float  # nats
+    ece: float
+
+    def told(self, split: str) -> dict[str, Any]:
+        """Return the fields of a report that are further than accuracy and loss.
+
+        Parameters
+        ----------
+        split : {"val", "test"}
+            With which their names begin.
+
+        Returns
+        -------
+        dict
+            Of `TrainReport`.
+        """
+        return {
+            f"{split}_accuracy_interval": self.accuracy_interval,
+            f"{split}_mean_per_class_recall": self.mean_per_class_recall,
+            f"{split}_ece": self.ece,
+        }
+
+
+def measure_head(head: Head, features: Features, *, classes: int) -> Measured:
+    """Measure a head.
+
+    Parameters
+    ----------
+    head : LinearHead or KnnHead
+        As it is now.
+    features : Features
+        X (n, D), y (n,), n at least 1; read in blocks.
+    classes : int
+        C.
+
+    Returns
+    -------
+    Measured
+        Accuracy with its interval, recall, log loss and calibration error.
+    """
+    n = len(features)
+    right, confidence, loss = np.empty(n, bool), np.empty(n), 0.0
+    with threads_for(n * head.embed_dim * classes):
+        for rows, X in features.blocks(max(1, _SCORES // classes)):
+            scores, y = head.scores(X), features.y[rows]
+            right[rows] = scores.argmax(axis=1) == y
+            confidence[rows] = confidences(scores)
+            loss += len(y) * cross_entropy(scores, y)
+    return Measured(
+        accuracy=float(right.mean()),
+        accuracy_interval=wilson(int(right.sum()), n),
+        mean_per_class_recall=mean_recall(right, features.y),
+        loss=loss / n,
+        ece=calibration_error(confidence, right),
+    )

@@ -1,0 +1,1 @@
+"""Figures of reports; matplotlib is loaded when one is drawn."""
