@@ -1,11 +1,15 @@
 """Fixtures that every part of the suite may use: small images of our own."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # each has one core, before torch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("default", deadline=None, max_examples=30)
 settings.register_profile("nightly", deadline=None, max_examples=500)

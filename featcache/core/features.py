@@ -49,7 +49,7 @@ class Features:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of X, wherever they are."""
+        """Size of X in bytes, wherever it is."""
         return len(self) * self.embed_dim * self.dtype.itemsize
 
     def subset(self, rows: Rows) -> "Features":

@@ -4,7 +4,7 @@ The rows are cut into blocks and dealt out to windows; a window is read into mem
 shuffled, and its batches are drawn, while the next one is read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -22,9 +22,10 @@ Visit = tuple[Matrix, Labels, Rows]
 """Features (m, D), their labels (m,), and the order in which to visit them."""
 
 _SHARE = 0.4  # of the memory, for a window: two are there, one of them being read
-_LEAST_BLOCKS, _BLOCKS_PER_CLASS = 1024, 4  # of a window, so that each class is in it
+_LEAST_BLOCKS, _BLOCKS_PER_CLASS = 256, 8  # of a window, so that each class is in it
 _FEW_BLOCKS = 32  # of a window too small for blocks that a disk likes
 _SMALL, _LARGE = 64 << 10, 1 << 20  # bytes of a block
+_AT_ONCE = 8  # blocks that a thread reads: handing it one takes as long as reading it
 _READERS = 8  # threads: a disk gives small blocks 2 to 3 times as fast as to one
 
 
@@ -194,14 +195,17 @@ class _Window:
     ) -> None:
         """Begin to read blocks; what was there is gone."""
         self._start = self._stop = self._reserved
-        self._reading = []
+        self._reading, some = [], []
         for start in starts.tolist():
             end = min(start + block, len(features))
             place = slice(self._stop, self._stop + end - start)
             self._stop = place.stop
             self._y[place] = features.y[start:end]
-            read = readers.submit(features.read, start, self._X[place])
-            self._reading.append(read)
+            some.append((start, self._X[place]))
+            if len(some) == _AT_ONCE:
+                self._reading.append(readers.submit(_read, features, some))
+                some = []
+        self._reading.append(readers.submit(_read, features, some))
 
     def rows(self) -> tuple[Matrix, Labels]:
         """Return all rows, once they are there."""
@@ -215,6 +219,11 @@ class _Window:
         place = slice(self._start - len(y), self._start)
         self._X[place], self._y[place] = X, y
         self._start = place.start
+
+
+def _read(features: Features, blocks: Sequence[tuple[int, Matrix]]) -> None:
+    for start, out in blocks:
+        features.read(start, out)
 
 
 class WindowFeed(Feed):
