@@ -18,7 +18,7 @@ from featcache.core.checks import (
 from featcache.core.errors import SpecError
 
 Standardize = Literal["none", "zscore", "l2"]
-SelectOn = Literal["val", "train"]
+SelectionSplit = Literal["val", "train"]
 
 STANDARDIZE: tuple[Standardize, ...] = get_args(Standardize)
 AXES = (
@@ -102,7 +102,7 @@ class SweepSpec:
     gamma: tuple[float, ...] = (SgdSpec.gamma,)
     seed: int = SgdSpec.seed
     standardize: tuple[Standardize, ...] = (SgdSpec.standardize,)
-    select_on: SelectOn | None = None  # None: val where there is one, else train
+    select_on: SelectionSplit | None = None  # None: val where there is one, else train
     holdout: float = 0.2  # share of train held out where it is chosen on train
     refit: bool = False  # at the end fit the chosen settings on train and val
     seeds: int = 1  # how often the chosen settings are fitted: seed, seed + 1, ...
@@ -120,7 +120,7 @@ class SweepSpec:
         )
         self.specs()  # every value follows the rules of SgdSpec
 
-    def selects_on(self, *, has_val: bool) -> SelectOn:
+    def selects_on(self, *, has_val: bool) -> SelectionSplit:
         """Return what the heads are compared on.
 
         Parameters
