@@ -83,8 +83,8 @@ class Timing:
         )
 
     @property
+    def speed(self) -> float:
         """Speed in images per second; 0 where none was computed."""
-        """Images per second; 0 where none was computed."""
         return self.images / self.elapsed if self.images else 0.0
 
     def shares(self) -> dict[str, float]:
