@@ -19,7 +19,7 @@ from featcache.cli.render import percent, print_bad_images, print_json
 from featcache.core.reports import ExtractReport
 from featcache.core.specs import AugmentSpec, Decoder, ExtractSpec, FeatureSpec
 from featcache.core.text import plural, shown
-from featcache.core.timing import WORK
+from featcache.core.timing import START, WORK
 
 DECODERS: dict[str, Decoder] = {"cpu": "pillow", "gpu": "nvjpeg"}
 
@@ -165,7 +165,8 @@ def _show(report: ExtractReport, *, verbose: bool) -> None:
     )
     if not report.computed:
         return
-    click.echo(report.bottleneck)
+    begun = sum(report.stages[name] for name in START)
+    click.echo(f"{begun:.1f} s to start; then {report.bottleneck}")
     if verbose:
         _show_stages(report)
 

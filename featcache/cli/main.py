@@ -55,7 +55,7 @@ class Border(click.Group):
 )
 @click.version_option(__version__, prog_name="featcache")
 def main() -> None:
-    r"""Transfer learning on a folder of labelled images, from cached features.
+    """Transfer learning on a folder of labelled images, from cached features.
 
     Run a pretrained ResNet once over every image, keep the features in one HDF5 file,
     and fit classifiers from it in a second:
@@ -67,7 +67,7 @@ def main() -> None:
 
     Every option can also be set by an environment variable, such as
     FEATCACHE_EXTRACT_DEVICE=cpu for 'featcache extract --device cpu'.
-    """
+    """  # noqa: D301 - click wants the character itself
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name may hold any letter
             stream.reconfigure(errors="backslashreplace")

@@ -21,7 +21,12 @@ from featcache.core.progress import SILENT, Progress
 from featcache.core.reports import Report
 from featcache.core.text import plural, shown
 from featcache.stages.pairing import Named, Source, find_sources, pair, score
-from featcache.stages.scoring import Place, Scored, require_split
+from featcache.stages.scoring import (
+    Place,
+    Scored,
+    require_split,
+    warn_of_fitted_on,
+)
 from featcache.store.artifacts import Model, open_model
 
 
@@ -101,6 +106,8 @@ def compare(
     """
     require_split(split)
     models = _named(model_a, "model A"), _named(model_b, "model B")
+    for named in models:
+        warn_of_fitted_on(named.model, split, progress)
     sources = find_sources(data, models)
     a, b = (score(m, sources, split, device=device, progress=progress) for m in models)
     paired, unpaired = pair(models, (a, b))

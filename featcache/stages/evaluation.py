@@ -16,6 +16,7 @@ from featcache.stages.scoring import (
     require_split,
     score_cache,
     score_folder,
+    warn_of_fitted_on,
 )
 from featcache.store.artifacts import Model, open_model
 from featcache.store.opening import open_cache
@@ -97,6 +98,7 @@ def evaluate(
         scored = score_folder(
             opened, data, split, weights=weights, device=device, progress=progress
         )
+    warn_of_fitted_on(opened, split, progress)
     return _report(opened, scored, split)
 
 

@@ -64,7 +64,8 @@ class Job:
 
     def run(self) -> int:
         """Bring the target up to date; return how many images were computed."""
-        wanted = self._wanted()
+        with self.clock.stage("start"):  # torch is imported where weights are unknown
+            wanted = self._wanted()
         found = self._examine(self.target, wanted)
         if found.state == "same":
             return self._reuse(found)
@@ -223,7 +224,8 @@ class Job:
     @contextmanager
     def _engine(self, wanted: FeatureSpec, done: int) -> Iterator["Engine"]:
         """Make ready what computes: this process, or one for each of the devices."""
-        from featcache.stages.engines import Setting, one_device
+        with self.clock.stage("start"):
+            from featcache.stages.engines import Setting, one_device
 
         devices = device_list(self.how.device)
         setting = Setting(

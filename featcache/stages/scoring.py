@@ -61,6 +61,26 @@ class Scored:
         return right
 
 
+def warn_of_fitted_on(model: Model, split: str, progress: Progress) -> None:
+    """Warn when a model is measured on what it was fitted on.
+
+    Parameters
+    ----------
+    model : Model
+        Its report says on what.
+    split : {"train", "val", "test"}
+        What is measured.
+    progress : Progress
+        Hears the warning.
+    """
+    fitted_on = str(model.report.get("fitted_on") or "train")
+    if split != "train" and split in fitted_on.split():
+        progress.say(
+            f"warning: the model was fitted on {fitted_on}: its accuracy on {split} "
+            "promises too much"
+        )
+
+
 def require_split(split: str) -> None:
     """Refuse a name that is none of a split.
 

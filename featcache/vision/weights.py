@@ -189,6 +189,8 @@ def _load_torch(path: Path) -> object:
                 "expected tensors only, as torch.save(model.state_dict(), FILE) writes"
             ) from None
         first = str(error).strip().split("\n", 1)[0]
+        if "weights_only" in first:  # torch's advice is to run whatever is in there
+            first = "torch.save did not write it"
         raise WeightsError(
             f"{shown(path)} is not a weights file, or is truncated: {first}"
         ) from None

@@ -71,7 +71,8 @@ class Zygote:
     def _replace_network(self) -> None:
         import torch
 
-        from featcache.stages import extraction, filling  # noqa: F401 - before any fork
+        # Imported before any fork, which would spend its time on that.
+        from featcache.stages import engines, extraction, filling  # noqa: F401
         from featcache.stages.sources import find_weights
         from featcache.vision import backbones, forward, weights
         from featcache.vision.viewer import Viewer
