@@ -123,7 +123,8 @@ def decode_only(extractor: Extractor, files: list[Path]) -> float:
     def nothing(pixels: np.ndarray) -> np.ndarray:
         return np.zeros((len(pixels), 1), np.float32)
 
-    reader = Extractor(nothing, extractor.view, BATCH)
+    # With the viewer of the run: without one, Pillow alone would do the work.
+    reader = Extractor(nothing, extractor.view, BATCH, viewer=extractor.viewer)
 
     def work(batch: int) -> None:
         some = files[batch * BATCH : (batch + 1) * BATCH]
