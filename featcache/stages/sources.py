@@ -69,15 +69,6 @@ class WeightsSource:
         return checked_state(self.backbone, read_weights(self.file), shown(self.file))
 
 
-@dataclass(frozen=True, eq=False)
-class Loaded:
-    """A backbone's weights in memory."""
-
-    state: "State"
-    view: ViewSpec
-    source: str  # what to record as where they came from
-
-
 def find_weights(
     backbone: str,
     weights: str | os.PathLike[str] = IMAGENET,
@@ -138,35 +129,6 @@ def find_weights(
     same = [w for w in known.weights.values() if key.startswith(w.sha256_prefix)]
     view = ViewSpec.of(same[0] if same else known.default_weights, exif, decoder)
     return WeightsSource(backbone, name, view, key, file, seed)
-
-
-def load_backbone(
-    backbone: str,
-    weights: str | os.PathLike[str] = IMAGENET,
-    *,
-    exif: Exif = "apply",
-    seed: int = 0,
-    progress: Progress = SILENT,
-) -> Loaded:
-    """Find and read the weights of a backbone.
-
-    Parameters
-    ----------
-    backbone, weights, exif, seed, progress
-        See `find_weights`.
-
-    Returns
-    -------
-    Loaded
-        Tensors, view, and where they came from.
-
-    Raises
-    ------
-    FeatcacheError
-        See `find_weights` and `WeightsSource.load`.
-    """
-    source = find_weights(backbone, weights, exif=exif, seed=seed, progress=progress)
-    return Loaded(source.load(), source.view, source.name)
 
 
 def file_sha256(path: Path) -> str:
