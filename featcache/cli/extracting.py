@@ -16,9 +16,10 @@ from featcache.cli.options import (
 )
 from featcache.cli.progress import Terminal
 from featcache.cli.render import percent, print_bad_images, print_json
+from featcache.core.layers import LAYERS
 from featcache.core.reports import ExtractReport
 from featcache.core.specs import AugmentSpec, Decoder, ExtractSpec, FeatureSpec
-from featcache.core.text import plural, shown
+from featcache.core.text import plural, shown, times
 from featcache.core.timing import START, WORK
 
 DECODERS: dict[str, Decoder] = {"cpu": "pillow", "gpu": "nvjpeg"}
@@ -33,7 +34,16 @@ DECODERS: dict[str, Decoder] = {"cpu": "pillow", "gpu": "nvjpeg"}
     type=FILE,
     default=None,
     metavar="FILE",
-    help="The file to make.  [default: cache/DATA-BACKBONE.h5]",
+    help="The file to make.  [default: cache/DATA-BACKBONE.h5, of maps "
+    "cache/DATA-BACKBONE-LAYER.h5]",
+)
+@click.option(
+    "--layer",
+    type=click.Choice(LAYERS),
+    default=FeatureSpec.layer,
+    show_default=True,
+    help="Where features are taken. A stage's maps are kept whole: large, and for "
+    "training the stages behind it.",
 )
 @devices_option
 @click.option(
@@ -46,9 +56,8 @@ DECODERS: dict[str, Decoder] = {"cpu": "pillow", "gpu": "nvjpeg"}
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16"]),
-    default=FeatureSpec.dtype,
-    show_default=True,
-    help="Of the stored features.",
+    default=None,
+    help="Of the stored features.  [default: float32, of maps float16]",
 )
 @exif_option
 @click.option(
@@ -114,6 +123,7 @@ def extract(
     backbone: str,
     weights: str,
     cache: Path | None,
+    layer: Any,  # noqa: ANN401
     precision: Any,  # noqa: ANN401 - click.Choice has checked it
     dtype: Any,  # noqa: ANN401
     exif: Any,  # noqa: ANN401
@@ -137,6 +147,7 @@ def extract(
         backbone=backbone,
         weights=weights,
         cache=cache,
+        layer=layer,
         precision=precision,
         dtype=dtype,
         exif=exif,
@@ -157,9 +168,10 @@ def _show(report: ExtractReport, *, verbose: bool) -> None:
     print_bad_images(report.bad_images)
     speed = f" ({report.images_per_second:.0f} images/s)" if report.computed else ""
     views = "" if report.views is None else f"up to {report.views} views x "
+    row = times(report.map_shape or (report.embed_dim,))
     click.echo(
         f"{shown(report.cache)}: {plural(report.images, 'image')} x {views}"
-        f"{report.embed_dim}, {plural(report.classes, 'class')}; computed "
+        f"{row}, {plural(report.classes, 'class')}; computed "
         f"{report.computed:,}{speed}, reused {report.reused:,}, skipped "
         f"{report.skipped:,} in {report.seconds:.1f} s"
     )

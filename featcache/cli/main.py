@@ -18,8 +18,13 @@ from featcache.cli.joining import merge
 from featcache.cli.making import finetune
 from featcache.cli.render import show_error
 from featcache.cli.supervise import HUNG, is_child, supervised
-from featcache.core.errors import DecoderHungError, FeatcacheError, Interrupted
-from featcache.core.machine import end_with_parent
+from featcache.core.errors import (
+    DecoderHungError,
+    FeatcacheError,
+    Interrupted,
+    PeerError,
+)
+from featcache.core.machine import among_ranks, end_now, end_with_parent
 
 
 class Border(click.Group):
@@ -37,6 +42,9 @@ class Border(click.Group):
             show_error(error, as_json=False)
             sys.stderr.flush()
             os._exit(HUNG if is_child() else 1)  # its thread would never end
+        except PeerError as error:
+            show_error(error, as_json=False)  # stdout is that of another process
+            ctx.exit(1)
         except FeatcacheError as error:
             show_error(error, as_json=ctx.meta.get("featcache.json", False))
             ctx.exit(1)
@@ -82,7 +90,7 @@ for _command in (
 
 def run() -> None:
     """Run the command that was typed; ``extract`` in a child that may crash."""
-    if not is_child():
+    if not (is_child() or among_ranks()):
         if sys.argv[1:2] == ["extract"]:
             sys.exit(supervised(sys.argv[1:]))
         main(prog_name="featcache")
@@ -91,9 +99,8 @@ def run() -> None:
         main(prog_name="featcache")
     except SystemExit as end:
         # Everything is written and closed. What is left, the destructors of native
-        # thread pools, aborts now and then after an interrupted forward pass.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        # thread pools, aborts now and then after an interrupted forward pass, and
+        # after training in several processes.
         if isinstance(end.code, str):
             raise
-        os._exit(end.code or 0)
+        end_now(end.code or 0)

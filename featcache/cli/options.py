@@ -9,6 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from featcache.core.catalog import BACKBONES, DEFAULT_BACKBONE, IMAGENET
+from featcache.core.finetune_spec import FinetuneSpec
 from featcache.core.specs import SgdSpec, ViewSpec
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -110,12 +111,14 @@ out_option = click.option(
 )
 
 
-def sgd_options(defaults: type[SgdSpec]) -> Callable[[Function], Function]:
+def sgd_options(
+    defaults: type[SgdSpec] | type[FinetuneSpec],
+) -> Callable[[Function], Function]:
     """Return a decorator that adds the options of SGD and StepLR.
 
     Parameters
     ----------
-    defaults : type of SgdSpec
+    defaults : type of SgdSpec or FinetuneSpec
         Where the defaults are read.
 
     Returns

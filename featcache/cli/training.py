@@ -36,7 +36,11 @@ def _rows(report: TrainReport) -> dict[str, str]:
     left_out = " (leaving each image out)" if report.solver == "knn" else ""
     rows["train accuracy"] = percent(report.train_accuracy) + left_out
     rows |= _on_val(report)
+    if report.batch_norm is not None:
+        rows["batch norm"] = report.batch_norm
     rows["seconds"] = f"{report.seconds:.2f}"
+    if report.images_per_second is not None:
+        rows["seconds"] += f" (training: {report.images_per_second:.1f} images/s)"
     if report.val_accuracy_mean is not None and report.val_accuracy_std is not None:
         rows[f"over {len(report.val_accuracies)} seeds"] = (
             f"{percent(report.val_accuracy_mean)} val accuracy on average, standard "

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 _FEWEST, _MOST = 8, 256
 _BLOCKS_WANTED = 64  # so that the last blocks leave no worker idle for long
+_LARGEST = 64 << 20  # bytes: each worker has a block in memory; 8 rows may be more
 
 
 @dataclass(frozen=True)
@@ -26,22 +27,26 @@ class Block:
         return self.stop - self.start
 
 
-def block_rows(n: int) -> int:
+def block_rows(n: int, row_bytes: int = 1) -> int:
     """Return how many rows one block of an n-row cache has.
 
     Parameters
     ----------
     n : int
         Rows of the cache.
+    row_bytes : int
+        Of the features of one row.
 
     Returns
     -------
     int
         A power of two from 8 to 256: small caches get small blocks, so that all
-        workers stay busy to the end; large ones get a short journal.
+        workers stay busy to the end; large ones get a short journal, as far as a
+        block of maps stays small beside the memory.
     """
     rows = _FEWEST
-    while rows < _MOST and rows * _BLOCKS_WANTED < n:
+    most = min(_MOST, _LARGEST // row_bytes)
+    while 2 * rows <= most and rows * _BLOCKS_WANTED < n:
         rows *= 2
     return rows
 

@@ -65,6 +65,10 @@ class ModelError(FeatcacheError, ValueError):
     """A model file is corrupt, or was made for another backbone or other weights."""
 
 
+class CheckpointError(FeatcacheError, ValueError):
+    """A checkpoint is damaged, or belongs to another training than the one wanted."""
+
+
 class DecoderHungError(FeatcacheError, RuntimeError):
     """Decoding an image does not end; the next run tries it apart."""
 
@@ -75,6 +79,10 @@ class NumericError(FeatcacheError, ArithmeticError):
 
 class TrainingError(FeatcacheError, ValueError):
     """A head or network cannot be trained on this data with these settings."""
+
+
+class PeerError(FeatcacheError, RuntimeError):
+    """Another process of the same training has failed, and says why itself."""
 
 
 @dataclass(frozen=True)

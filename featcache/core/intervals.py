@@ -1,6 +1,7 @@
 """How sure a number is that was measured on few images."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -159,30 +160,58 @@ def sign_test(a: int, b: int) -> float:
     return min(1.0, 2 * ratios * math.exp(log_top - m * math.log(2)))
 
 
-def smallest_visible(only_one: int, n: int) -> float | None:
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p values that hold for several tests at once.
+
+    Holm's step-down correction (Holm 1979): whatever is true, the chance that any
+    difference is called real that is not stays below the level.
+
+    Parameters
+    ----------
+    p_values : sequence of float
+        One for each of m tests.
+
+    Returns
+    -------
+    list of float
+        In the same order: the smallest times m, the next times m - 1 and so on, none
+        below one before it, at most 1.
+    """
+    p = np.asarray(p_values, np.float64)
+    order = p.argsort(kind="stable")
+    steps = p[order] * np.arange(len(p), 0, -1)
+    p[order] = np.minimum(1, np.maximum.accumulate(steps))
+    return [float(value) for value in p]
+
+
+def smallest_visible(only_one: int, n: int, *, tests: int = 1) -> float | None:
     """Return the smallest difference of accuracy that McNemar's test would see.
 
     Parameters
     ----------
     only_one : int
-        How many samples one model alone has right. Fewer than six can never be
-        significant, so at least six are taken.
+        How many samples one model alone has right. A few can never be significant, so
+        at least as many are taken as can: six for one test.
     n : int
         Number of samples, at least 1.
+    tests : int
+        How many are made at once; it is seen whatever the others say.
 
     Returns
     -------
     float or None
-        The smallest difference with a p value below 0.05, in [0, 1]; None where n is
-        below six and no difference could be seen.
+        The smallest difference with a p value below 0.05 over ``tests``, in [0, 1];
+        None where n is so small, below six for one test, that none could be seen.
     """
-    m = max(only_one, 6)
-    if n < 6:
+    level = (1 - LEVEL) / tests
+    least = math.floor(1 - math.log2(level)) + 1  # the first with 2**(1 - m) < level
+    m = max(only_one, least)
+    if n < least:
         return None
     low, high = 0, m // 2  # the most that the worse model may have alone is in [0, .)
     while high - low > 1:
         middle = (low + high) // 2
-        if sign_test(middle, m - middle) < 1 - LEVEL:
+        if sign_test(middle, m - middle) < level:
             low = middle
         else:
             high = middle

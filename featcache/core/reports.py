@@ -67,6 +67,7 @@ class ExtractReport(Report):
     skipped: int  # images that could not be read; they have no feature
     duplicates: int = 0  # images whose bytes stand in an earlier row, too
     embed_dim: int
+    map_shape: tuple[int, int, int] | None = _only_if_set()  # (c, h, w), if maps
     views: int | None = _only_if_set()  # of each training image, if more than one
     classes: int
     fingerprint: str
@@ -128,5 +129,7 @@ class TrainReport(Report):
     val_accuracy_mean: float | None = _only_if_set()
     val_accuracy_std: float | None = _only_if_set()  # with n - 1, of one seed's
     heads: tuple[HeadRecord, ...] = _only_if_set(())  # best first
+    batch_norm: str | None = _only_if_set()  # online: whose statistics moved
+    images_per_second: float | None = _only_if_set()  # online: trained on, val left out
     seconds: float
     history: tuple[EpochRecord, ...] = field(default=(), metadata={"hidden": True})

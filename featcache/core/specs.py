@@ -21,11 +21,20 @@ from featcache.core.checks import (
     one_of,
     require,
 )
-from featcache.core.errors import SpecError
+from featcache.core.errors import CacheMismatchError, SpecError
+from featcache.core.finetune_spec import FinetuneSpec as FinetuneSpec  # noqa: PLC0414
 from featcache.core.fingerprint import fingerprint
+from featcache.core.layers import (
+    LAYERS,
+    POOLED,
+    Layer,
+    MapShape,
+    map_shape,
+    row_size,
+    unfrozen_behind,
+)
 from featcache.core.solver_specs import LogRegSpec as LogRegSpec  # noqa: PLC0414
-from featcache.core.text import shown
-from featcache.core.training_specs import FinetuneSpec as FinetuneSpec  # noqa: PLC0414
+from featcache.core.text import shown, times
 from featcache.core.training_specs import SgdSpec as SgdSpec  # noqa: PLC0414
 from featcache.core.training_specs import SweepSpec as SweepSpec  # noqa: PLC0414
 from featcache.core.view_specs import TUTORIAL, VIEWS, check_views
@@ -154,7 +163,7 @@ class FeatureSpec:
     backbone: str  # name in the catalog
     weights_sha256: str  # of the backbone's tensors
     view: ViewSpec
-    layer: Literal["avgpool"] = "avgpool"
+    layer: Layer = POOLED  # a stage: its maps, for training the stages behind it
     precision: Precision = "float32"  # of the forward pass
     dtype: FeatureDtype = "float32"  # of the stored features
     views: int = 1  # of each training image: the val view, then random ones
@@ -166,7 +175,7 @@ class FeatureSpec:
             backbone=TEXT,
             weights_sha256=SHA256,
             view=Rule("a ViewSpec", lambda v: isinstance(v, ViewSpec)),
-            layer=one_of("avgpool"),
+            layer=one_of(*LAYERS),
             precision=one_of("float32", "bfloat16"),
             dtype=one_of("float32", "float16"),
             views=VIEWS,
@@ -226,7 +235,7 @@ class FeatureSpec:
         Parameters
         ----------
         embed_dim : int
-            D.
+            D, as `embed_dim` has it.
 
         Returns
         -------
@@ -234,6 +243,39 @@ class FeatureSpec:
             ``(D,)`` with one view, else ``(V, D)``.
         """
         return (embed_dim,) if self.views == 1 else (self.views, embed_dim)
+
+    @property
+    def map_shape(self) -> MapShape | None:
+        """(c, h, w) of the maps that a row holds; None where it holds features."""
+        return map_shape(self.backbone, self.layer, self.view.crop)
+
+    @property
+    def embed_dim(self) -> int:
+        """D, the numbers of one view; of maps ``c * h * w``, in this order."""
+        return row_size(self.backbone, self.layer, self.view.crop)
+
+    def require_features(self, file: str) -> None:
+        """Refuse maps where features are wanted.
+
+        Parameters
+        ----------
+        file : str
+            The cache, for the message.
+
+        Raises
+        ------
+        CacheMismatchError
+            Saying what takes them.
+        """
+        if self.layer == POOLED:
+            return
+        assert self.map_shape is not None
+        raise CacheMismatchError(
+            f"{file} holds maps of {self.layer} ({times(self.map_shape)} an image), "
+            "where features are wanted; 'featcache finetune --unfreeze "
+            f"{unfrozen_behind(self.layer)} --from-cache {file}' trains on them, and "
+            "'featcache extract' without --layer makes features"
+        )
 
     @property
     def fingerprint(self) -> str:

@@ -89,6 +89,27 @@ def closest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def times(shape: Iterable[int]) -> str:
+    """Return a shape as people write it.
+
+    Parameters
+    ----------
+    shape : iterable of int
+        Its sides.
+
+    Returns
+    -------
+    str
+        With an x between them.
+
+    Examples
+    --------
+    >>> times((256, 14, 14))
+    '256x14x14'
+    """
+    return "x".join(map(str, shape))
+
+
 def size(count: float) -> str:
     """Return a number of bytes in a unit that suits it.
 

@@ -1,4 +1,4 @@
-"""Settings of training by SGD: one head, many at once, online."""
+"""Settings of training heads by SGD: one, or many at once."""
 
 import math
 from dataclasses import dataclass
@@ -188,22 +188,6 @@ class SweepSpec:
             weight_decay=(0.0, 1e-4, 1e-3),
             standardize=STANDARDIZE,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuneSpec(SgdSpec):
-    """The online path: augmented images through backbone and head."""
-
-    full: bool = True  # False: only the head is trained, the backbone stays frozen
-    from_scratch: bool = False  # random weights instead of pretrained ones
-    head_lr_mult: float = 1.0  # the head's learning rate over the backbone's
-    workers: int = 0  # threads that decode and augment; 0: one per core
-    augment: bool = True  # False: the fixed view in every epoch, as in a cache
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        # The backbone's scale is its own business: nothing is cached to standardise.
-        require(self, head_lr_mult=POSITIVE, workers=COUNT, standardize=one_of("none"))
 
 
 def _values(name: str, values: object) -> tuple[Any, ...]:

@@ -1,196 +1,286 @@
-"""`compare`: whether one model is really better than another."""
+"""`compare`: whether one model is really better than others, and what each cost."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import os
+import string
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from featcache.core.errors import BadImage
+from featcache.core.errors import BadImage, ModelError
 from featcache.core.intervals import (
     LEVEL,
-    Interval,
     bootstrap_difference,
     discordant,
+    holm,
     mcnemar_exact,
     smallest_visible,
     wilson,
 )
 from featcache.core.progress import SILENT, Progress
 from featcache.core.reports import Report
-from featcache.core.text import plural, shown
-from featcache.stages.pairing import Named, Source, find_sources, pair, score
+from featcache.core.text import listed, plural, shown
+from featcache.stages.matching import (
+    Named,
+    Source,
+    find_sources,
+    score,
+    tell_apart,
+)
+from featcache.stages.pairing import pair
+from featcache.stages.runs import MODEL_FILE
 from featcache.stages.scoring import (
     Place,
     Scored,
     require_split,
     warn_of_fitted_on,
 )
+from featcache.stages.worth import (
+    ModelResult,
+    PairResult,
+    kind_of,
+    number,
+    unseen,
+    worth,
+)
 from featcache.store.artifacts import Model, open_model
-
-
-@dataclass(frozen=True)
-class ModelResult:
-    """How good one of the two models is on the images that both were given."""
-
-    model: str
-    data: str  # cache or folder
-    accuracy: float
-    accuracy_interval: Interval  # 95 %, Wilson's
-    skipped: int  # images of the split that could not be used
+from featcache.store.table import FeatureTable
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonReport(Report):
-    """Two models on the same images."""
+    """Models on the same images; the first is A, the second B, and so on."""
 
-    a: ModelResult
-    b: ModelResult
+    models: tuple[ModelResult, ...]
+    pairs: tuple[PairResult, ...]  # of all models: A and B, A and C, B and C
     split: str
-    images: int  # that both models were given
-    unpaired: int  # that only one of them was given; left out
-    both_right: int
-    only_a_right: int
-    only_b_right: int
-    both_wrong: int
-    difference: float  # accuracy of a minus that of b
-    difference_interval: Interval  # 95 %, paired bootstrap
-    p_value: float  # exact McNemar test, two-sided
-    distinguishable: bool  # p below 0.05
-    smallest_visible: float | None  # difference of accuracy; None below six images
-    verdict: str  # all of this in a sentence
+    images: int  # that all models were given
+    unpaired: int  # that only some of them were given; left out
+    worth: str | None  # whether fine-tuning was, where that can be said
     bad_images: tuple[BadImage, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON data.
+
+        Returns
+        -------
+        dict
+            The fields; of two models also ``a``, ``b`` and the fields of their pair.
+        """
+        fields = super().to_json()
+        if len(self.models) > 2:
+            return fields
+        a, b = fields["models"]
+        return {**fields, **asdict(self.pairs[0]), "a": a, "b": b}
 
 
 def compare(
-    model_a: Place | Model,
-    model_b: Place | Model,
+    *given: Place | Model | FeatureTable,
     data: Source | Iterable[Source] = (),
-    *,
     split: str = "val",
     device: str = "auto",
     progress: Progress = SILENT,
 ) -> ComparisonReport:
-    """Tell whether one model is really better than another.
+    """Tell whether one model is really better than others, and what each cost.
 
     Parameters
     ----------
-    model_a, model_b : str, path or Model
-        Model files, folders of runs, or opened models.
+    *given : str, path, Model or FeatureCache
+        Two models or more: model files, folders of runs, opened models. What is no
+        model is taken as data.
     data : str, path, FeatureCache, or several of them
         Caches, patterns of caches, folders, known data sets. Each model takes the
         first cache that its backbone made, else the first folder, whose features are
-        then computed. Without any, the newest fitting caches in ``cache/``.
+        then computed. Without any, the newest fitting caches in ``cache/``, and for
+        models that have none the folder that the runs were trained on.
     split : {"train", "val", "test"}
         Which part.
     device : str
         ``auto``, ``cpu``, ``cuda``; for folders.
     progress : Progress
-        Hears how far the work is, and of images that only one model was given.
+        Hears how far the work is, and of images that only some models were given.
 
     Returns
     -------
     ComparisonReport
-        Both accuracies, their difference with its interval, McNemar's exact test.
+        Accuracies, differences with intervals, McNemar's exact test of each pair
+        with Holm's correction, and whether fine-tuning was worth it.
 
     Raises
     ------
     CacheMismatchError
-        When no data belongs to a model, or an image is not the same in both data.
+        When no data belongs to a model, or an image is not the same in all data.
     DataError
-        When the split is empty, its classes are not a model's, or the two data have no
-        image in common.
+        When the split is empty, its classes are not a model's, the data have no image
+        in common, or runs were trained on a folder that is not there.
     ModelError
-        When a fine-tuned model has no folder of images.
+        With fewer than two models, or when a fine-tuned one has no folder of images.
     """
     require_split(split)
-    models = _named(model_a, "model A"), _named(model_b, "model B")
+    places, found = tell_apart(given)
+    _require_two(places, found)
+    models = [_named(place, f"model {letter(at)}") for at, place in enumerate(places)]
     for named in models:
         warn_of_fitted_on(named.model, split, progress)
-    sources = find_sources(data, models)
-    a, b = (score(m, sources, split, device=device, progress=progress) for m in models)
-    paired, unpaired = pair(models, (a, b))
+    sources = find_sources([*found, *_listed(data)], models, progress)
+    scored = [
+        score(m, sources, split, device=device, progress=progress) for m in models
+    ]
+    paired, unpaired = pair(models, scored)
     if unpaired:
         progress.say(
-            f"{plural(unpaired, 'image')} that only one of the models was given left "
+            f"{plural(unpaired, 'image')} that only some of the models were given left "
             "out"
         )
     return _report(models, paired, split, unpaired)
 
 
+def letter(at: int) -> str:
+    """Return what a model is called: A to Z, then A1.
+
+    Parameters
+    ----------
+    at : int
+        Its number, from 0.
+
+    Returns
+    -------
+    str
+        One letter for the first 26.
+    """
+    again, at = divmod(at, 26)
+    return string.ascii_uppercase[at] + (str(again) if again else "")
+
+
+def _require_two(models: Sequence[Place | Model], data: Sequence[Source]) -> None:
+    if len(models) >= 2:
+        return
+    named = [place for place in models if not isinstance(place, Model)]
+    which = f" ({shown(named[0])})" if named else ""
+    others = listed(shown(d) for d in data if not isinstance(d, FeatureTable))
+    taken = (
+        f"; {others} taken as data, since no {MODEL_FILE} is in it" if others else ""
+    )
+    raise ModelError(
+        f"two models or more are compared, got {len(models)}{which}{taken}; a model is "
+        "the folder of a run, or a .safetensors file"
+    )
+
+
+def _listed(data: Source | Iterable[Source]) -> list[Source]:
+    if isinstance(data, str | os.PathLike | FeatureTable):
+        return [data]
+    return list(data)
+
+
 def _named(model: Place | Model, name: str) -> Named:
     if isinstance(model, Model):
         return Named(model, name)
-    return Named(open_model(Path(model)), shown(model))
+    path = Path(model)
+    file = path / MODEL_FILE if path.is_dir() else path
+    return Named(open_model(file), shown(model), file)
 
 
 def _report(
-    models: tuple[Named, Named],
-    scored: tuple[Scored, Scored],
-    split: str,
-    unpaired: int,
+    models: Sequence[Named], scored: Sequence[Scored], split: str, unpaired: int
 ) -> ComparisonReport:
-    right_a, right_b = (s.right for s in scored)
-    only_a, only_b = discordant(right_a, right_b)
-    n = len(right_a)
-    p_value = mcnemar_exact(right_a, right_b)
-    a, b = (_result(m, s) for m, s in zip(models, scored, strict=True))
+    results = {
+        letter(at): _result(m, s)
+        for at, (m, s) in enumerate(zip(models, scored, strict=True))
+    }
+    pairs = _pairs(models, scored)
     bad = {image.path: image for s in scored for image in s.bad_images}
     return ComparisonReport(
-        a=a,
-        b=b,
+        models=tuple(results.values()),
+        pairs=pairs,
         split=split,
-        images=n,
+        images=len(scored[0].y),
         unpaired=unpaired,
-        both_right=int((right_a & right_b).sum()),
-        only_a_right=only_a,
-        only_b_right=only_b,
-        both_wrong=n - int((right_a | right_b).sum()),
-        difference=(only_a - only_b) / n,
-        difference_interval=bootstrap_difference(right_a, right_b),
-        p_value=p_value,
-        distinguishable=p_value < 1 - LEVEL,
-        smallest_visible=smallest_visible(only_a + only_b, n),
-        verdict=verdict(right_a, right_b),
+        # Whoever trained longer knows the training images better: that says nothing.
+        worth=None if split == "train" else worth(results, pairs),
         bad_images=tuple(bad.values()),
     )
 
 
 def _result(named: Named, scored: Scored) -> ModelResult:
     right = int(scored.right.sum())
+    report = named.model.report
     return ModelResult(
         model=named.name,
         data=scored.source,
         accuracy=right / len(scored.y),
         accuracy_interval=wilson(right, len(scored.y)),
         skipped=scored.skipped,
+        kind=kind_of(named.model),
+        backbone=named.model.backbone,
+        seconds=number(report, "seconds"),
+        images_per_second=number(report, "images_per_second"),
     )
 
 
-def verdict(right_a: npt.NDArray[np.bool_], right_b: npt.NDArray[np.bool_]) -> str:
-    """Say in a sentence what a comparison has shown.
+def _pairs(models: Sequence[Named], scored: Sequence[Scored]) -> tuple[PairResult, ...]:
+    """Test every two models; a file with itself is no test."""
+    which = list(combinations(range(len(models)), 2))
+    tested = [(a, b) for a, b in which if not _same(models[a], models[b])]
+    p_values = [mcnemar_exact(scored[a].right, scored[b].right) for a, b in tested]
+    adjusted = holm(p_values)
+    of = dict(zip(tested, zip(p_values, adjusted, strict=True), strict=True))
+    return tuple(
+        _pair((a, b), (scored[a], scored[b]), of.get((a, b)), max(1, len(tested)))
+        for a, b in which
+    )
+
+
+def _same(a: Named, b: Named) -> bool:
+    if a.file is None or b.file is None:
+        return a.model is b.model
+    return a.file.samefile(b.file)
+
+
+def _pair(
+    which: tuple[int, int],
+    scored: tuple[Scored, Scored],
+    p: tuple[float, float] | None,  # and adjusted; None for one file with itself
+    tests: int,
+) -> PairResult:
+    right_a, right_b = (s.right for s in scored)
+    only_a, only_b = discordant(right_a, right_b)
+    n = len(right_a)
+    result = PairResult(
+        a=letter(which[0]),
+        b=letter(which[1]),
+        both_right=int((right_a & right_b).sum()),
+        only_a_right=only_a,
+        only_b_right=only_b,
+        both_wrong=n - int((right_a | right_b).sum()),
+        difference=(only_a - only_b) / n,
+        difference_interval=bootstrap_difference(right_a, right_b),
+        p_value=p and p[0],
+        adjusted_p_value=p and p[1],
+        distinguishable=p is not None and p[1] < 1 - LEVEL,
+        smallest_visible=smallest_visible(only_a + only_b, n, tests=tests),
+        verdict="",
+    )
+    return replace(result, verdict=verdict(result))
+
+
+def verdict(pair: PairResult) -> str:
+    """Say in a sentence what a comparison of two models has shown.
 
     Parameters
     ----------
-    right_a, right_b : ndarray of bool, shape (n,)
-        Whether each prediction was right, n at least 1.
+    pair : PairResult
+        All but its verdict.
 
     Returns
     -------
     str
         Which model is better, or what difference could have been seen.
     """
-    n, (only_a, only_b) = len(right_a), discordant(right_a, right_b)
-    if mcnemar_exact(right_a, right_b) < 1 - LEVEL:
-        better, worse = ("A", "B") if only_a > only_b else ("B", "A")
-        return f"{better} is better than {worse}"
-    least = smallest_visible(only_a + only_b, n)
-    images = plural(n, "image")
-    if least is None:
-        return f"not distinguishable: with {images} no difference can be seen"
-    points = f"{100 * least:.1f}" if least < 0.1 else f"{100 * least:.0f}"
-    return (
-        f"not distinguishable: with {images}, of which {only_a + only_b} are right in "
-        f"one model only, a difference under about {points} points cannot be seen"
-    )
+    if pair.p_value is None:
+        return f"{pair.a} and {pair.b} are the same file: there is nothing to compare"
+    if not pair.distinguishable:
+        return f"not distinguishable: {unseen(pair)}"
+    better, worse = (pair.a, pair.b) if pair.difference > 0 else (pair.b, pair.a)
+    return f"{better} is better than {worse}"

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from featcache.core.blocks import Block
 from featcache.core.clock import Clock
+from featcache.core.layers import POOLED, Layer
 from featcache.core.progress import Progress
 from featcache.core.specs import AugmentSpec, Precision
 from featcache.core.text import plural
@@ -41,6 +42,8 @@ class Setting:
         Images to come, for what pays in long runs only.
     augment : AugmentSpec
         How views beyond the first are drawn.
+    layer : str
+        Where features are taken.
     """
 
     source: WeightsSource
@@ -49,6 +52,7 @@ class Setting:
     workers: int
     expected: int
     augment: AugmentSpec = TUTORIAL
+    layer: Layer = POOLED
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +224,7 @@ def build_extractor(
         When there is no such device.
     """
     return assemble(
-        Backbone(setting.source.backbone, state),
+        Backbone(setting.source.backbone, state, setting.layer),
         setting.source.view,
         device=device,
         precision=setting.precision,

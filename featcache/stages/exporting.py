@@ -98,6 +98,7 @@ def export(
         else:
             _require_cache(source, to)
             opened = stack.enter_context(open_cache(source))
+        opened.spec.require_features(shown(opened.path))
         target = _default_out(opened, kind) if out is None else Path(out)
         _write(opened, kind, target, overwrite=overwrite, progress=progress)
         return ExportReport(

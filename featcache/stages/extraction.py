@@ -6,6 +6,7 @@ from pathlib import Path
 
 from featcache.core.catalog import DEFAULT_BACKBONE, IMAGENET, architecture
 from featcache.core.clock import Clock
+from featcache.core.layers import POOLED, Layer, default_dtype, require_layer
 from featcache.core.progress import SILENT, Progress
 from featcache.core.specs import (
     AugmentSpec,
@@ -36,8 +37,9 @@ def extract(  # noqa: PLR0913 - the command's options
     backbone: str = DEFAULT_BACKBONE,
     weights: str | os.PathLike[str] = IMAGENET,
     cache: str | os.PathLike[str] | None = None,
+    layer: Layer = FeatureSpec.layer,
     precision: Precision = FeatureSpec.precision,
-    dtype: FeatureDtype = FeatureSpec.dtype,
+    dtype: FeatureDtype | None = None,
     exif: Exif = "apply",
     decoder: Decoder = "pillow",
     views: int = FeatureSpec.views,
@@ -62,11 +64,15 @@ def extract(  # noqa: PLR0913 - the command's options
         ``imagenet``, an enum name such as ``IMAGENET1K_V2``, ``random:SEED``, or a
         ``.pth`` or ``.safetensors`` file.
     cache : str or path, optional
-        The file to make; ``cache/DATA-BACKBONE.h5`` without it.
+        The file to make; without it ``cache/DATA-BACKBONE.h5``, of maps
+        ``cache/DATA-BACKBONE-LAYER.h5``.
+    layer : {"avgpool", "layer3", "layer2", "layer1", "stem"}
+        Where features are taken. Of a stage these are its maps, ``c * h * w`` numbers
+        an image, on which the stages behind it can be trained.
     precision : {"float32", "bfloat16"}
         Of the network's arithmetic.
-    dtype : {"float32", "float16"}
-        Of the stored features.
+    dtype : {"float32", "float16"}, optional
+        Of the stored features; without it float32, of maps float16.
     exif : {"apply", "ignore"}
         Whether images are turned as their camera says.
     decoder : {"pillow", "nvjpeg"}
@@ -100,6 +106,7 @@ def extract(  # noqa: PLR0913 - the command's options
     """
     began, clock = time.perf_counter(), Clock(*START, *WORK)
     architecture(backbone)  # a slip of the keys shows before anything is downloaded
+    require_layer(layer)
     check_views(views, decoder)
     folder = resolve_data(data, progress=progress)
     with clock.stage("scan"):
@@ -108,7 +115,8 @@ def extract(  # noqa: PLR0913 - the command's options
     source = find_weights(
         backbone, weights, exif=exif, decoder=decoder, progress=progress
     )
-    target = default_cache(manifest.root, backbone) if cache is None else Path(cache)
+    named = default_cache(manifest.root, backbone, layer)
+    target = named if cache is None else Path(cache)
     require_file_name(target)
     how = spec or ExtractSpec()
     job = Job(
@@ -116,8 +124,9 @@ def extract(  # noqa: PLR0913 - the command's options
         source,
         target,
         how,
+        layer,
         precision,
-        dtype,
+        dtype or default_dtype(layer),
         views,
         augment,
         progress,
@@ -135,7 +144,7 @@ def extract(  # noqa: PLR0913 - the command's options
     return result
 
 
-def default_cache(data: Path, backbone: str) -> Path:
+def default_cache(data: Path, backbone: str, layer: Layer = POOLED) -> Path:
     """Return where the cache of a folder goes.
 
     Parameters
@@ -144,10 +153,13 @@ def default_cache(data: Path, backbone: str) -> Path:
         The data folder.
     backbone : str
         Name in the catalog.
+    layer : str
+        Where features are taken.
 
     Returns
     -------
     Path
-        ``cache/DATA-BACKBONE.h5``.
+        ``cache/DATA-BACKBONE.h5``; of maps ``cache/DATA-BACKBONE-LAYER.h5``.
     """
-    return CACHE_FOLDER / f"{data.resolve().name}-{backbone}.h5"
+    of_maps = "" if layer == POOLED else f"-{layer}"
+    return CACHE_FOLDER / f"{data.resolve().name}-{backbone}{of_maps}.h5"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featcache.core.blocks import Block, plan_blocks
-from featcache.core.catalog import architecture
 from featcache.core.clock import Clock
 from featcache.core.errors import CacheError, Interrupted, bad_images_error
+from featcache.core.layers import Layer
 from featcache.core.manifest import Manifest
 from featcache.core.progress import Progress
 from featcache.core.specs import (
@@ -22,7 +22,7 @@ from featcache.core.specs import (
 )
 from featcache.core.text import shown
 from featcache.stages.devices import device_list
-from featcache.stages.outcome import bad_images
+from featcache.stages.outcome import bad_images, tell_size
 from featcache.stages.plans import Found, decide, examine, mismatch, usable_rows
 from featcache.stages.provenance import describe_run
 from featcache.stages.sources import WeightsSource
@@ -48,6 +48,7 @@ class Job:
     source: WeightsSource
     target: Path
     how: ExtractSpec
+    layer: Layer
     precision: Precision
     dtype: FeatureDtype
     views: int
@@ -86,6 +87,7 @@ class Job:
                     with self._engine(wanted, done) as engine:
                         return self._fill(engine, [found, older], begun.cache)
                 case "extract":
+                    tell_size(wanted, len(self.manifest), self.progress)
                     with self._engine(
                         wanted, done
                     ) as engine:  # before anything is written
@@ -118,6 +120,7 @@ class Job:
             backbone=self.source.backbone,
             weights_sha256=self._weights_sha256(),
             view=self.source.view,
+            layer=self.layer,
             precision=self.precision,
             dtype=self.dtype,
             views=self.views,
@@ -171,8 +174,7 @@ class Job:
             workers=engine.threads,
         )
         columns = self.manifest.columns()
-        embed_dim = architecture(self.source.backbone).embed_dim
-        create(self._partial, wanted, columns, embed_dim, provenance)
+        create(self._partial, wanted, columns, wanted.embed_dim, provenance)
 
     def _fill(
         self, engine: "Engine", found: Sequence[Found], begun: FeatureCache | None
@@ -235,6 +237,7 @@ class Job:
             workers=self.how.workers,
             expected=len(self.manifest) - done,
             augment=wanted.augment,
+            layer=wanted.layer,
         )
         clock, progress = self.clock, self.progress
         with ExitStack() as stack:

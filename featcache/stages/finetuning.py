@@ -4,44 +4,50 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featcache.core.catalog import DEFAULT_BACKBONE, IMAGENET, architecture
-from featcache.core.errors import Interrupted, SpecError
+from featcache.core.catalog import DEFAULT_BACKBONE, architecture
+from featcache.core.errors import SpecError
+from featcache.core.finetune_spec import FinetuneSpec, Store
+from featcache.core.machine import cores
 from featcache.core.progress import SILENT, Progress
-from featcache.core.reports import EpochRecord, TrainReport
-from featcache.core.specs import Exif, FinetuneSpec
-from featcache.core.text import shown
-from featcache.stages.datasets import resolve_data
-from featcache.stages.online import OnlineParts
+from featcache.core.specs import Exif, OnError
+from featcache.stages.assembling import Surroundings, assemble
+from featcache.stages.checkpointing import request_of
+from featcache.stages.online_run import OnlineRun
 from featcache.stages.probing import Trained
-from featcache.stages.runs import run_folder, save_run
-from featcache.stages.sources import RANDOM, find_weights
+from featcache.stages.recipe import DEFAULT_DATA, Request
+from featcache.stages.runs import run_folder
 from featcache.store.files import storing
-from featcache.vision.scan import scan
 
 if TYPE_CHECKING:
-    from featcache.train.loop import Best
+    from featcache.train.ranks import Ranks
+
+Place = str | os.PathLike[str]
 
 
 def finetune(  # noqa: PLR0913 - the command's options
-    data: str | os.PathLike[str] = "hymenoptera",
+    data: Place = DEFAULT_DATA,
     spec: FinetuneSpec | None = None,
     *,
     backbone: str = DEFAULT_BACKBONE,
-    weights: str | os.PathLike[str] = IMAGENET,
-    device: str = "auto",
+    weights: Place | None = None,
+    init_head: Place | None = None,
+    from_cache: Place | None = None,
     exif: Exif = "apply",
-    out: str | os.PathLike[str] | None = None,
+    on_error: OnError = "stop",
+    device: str = "auto",
+    out: Place | None = None,
     progress: Progress = SILENT,
 ) -> Trained:
-    """Train backbone and head, or the head alone, on augmented images.
+    """Train a backbone and its head, or a part of it, on augmented images.
 
     Before the first epoch every image is decoded once, so that a damaged one is named
-    at the start and not hours later.
+    at the start and not hours later. After each epoch a checkpoint is written. Where
+    ``out`` holds that of an unfinished training of the same recipe, it is gone on with.
 
     Parameters
     ----------
@@ -54,11 +60,20 @@ def finetune(  # noqa: PLR0913 - the command's options
         A torchvision ResNet, such as ``resnet50``.
     weights : str or path
         Where training starts: ``imagenet``, an enum name such as ``IMAGENET1K_V2``,
-        ``random:SEED``, or a ``.pth`` or ``.safetensors`` file.
-    device : str
-        ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        ``random:SEED``, or a ``.pth`` or ``.safetensors`` file. ``imagenet`` without
+        it, or with ``from_cache`` those that the cache was made with.
+    init_head : str or path, optional
+        A model whose head training starts from, such as `fit_head` made; the head is
+        drawn from the seed without it.
+    from_cache : str or path, optional
+        A cache of the last frozen stage's maps, as ``extract --layer`` makes it;
+        ``data`` is not looked at then, and nothing is augmented.
     exif : {"apply", "ignore"}
         Whether images are turned as their camera says.
+    on_error : {"stop", "skip"}
+        Whether images that cannot be used end the run, or are left out of it.
+    device : str
+        ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
     out : str or path, optional
         Folder for model, report and history; ``runs/...`` without it.
     progress : Progress
@@ -75,153 +90,137 @@ def finetune(  # noqa: PLR0913 - the command's options
         When images cannot be used; names all of them.
     TrainingError
         When the loss is no longer finite.
+    CheckpointError
+        When ``out`` holds an unfinished training of another recipe.
     FeatcacheError
         For everything else that a user can mend.
     Interrupted
-        After Ctrl-C; if an epoch was complete, the best weights so far are kept.
+        After Ctrl-C; the epochs that are done are kept.
     """
+    request = Request(
+        data=os.fspath(data),
+        spec=spec or FinetuneSpec(),
+        backbone=backbone,
+        weights=None if weights is None else os.fspath(weights),
+        exif=exif,
+        on_error=on_error,
+        init_head=None if init_head is None else os.fspath(init_head),
+        from_cache=None if from_cache is None else os.fspath(from_cache),
+    )
+    return _run(request, device=device, out=out, progress=progress)
+
+
+def resume_finetuning(
+    run: Place,
+    *,
+    device: str = "auto",
+    workers: int = 0,
+    store: Store = FinetuneSpec.store,
+    progress: Progress = SILENT,
+) -> Trained:
+    """Go on with an interrupted training, as it was begun.
+
+    On the same machine the weights are those of a run that was never interrupted.
+
+    Parameters
+    ----------
+    run : str or path
+        The folder of the run, with its checkpoint.
+    device : str
+        As for `finetune`.
+    workers : int
+        Threads that decode and augment; 0: one per core.
+    store : {"auto", "ram", "disk", "off"}
+        Where decoded images wait for the next epoch.
+    progress : Progress
+        Hears how far the work is.
+
+    Returns
+    -------
+    Trained
+        As from `finetune`.
+
+    Raises
+    ------
+    CheckpointError
+        When there is no checkpoint, it is damaged, or images or weights have changed
+        since.
+    FeatcacheError
+        As `finetune`.
+    """
+    request = Request.from_json(request_of(Path(run)))
+    spec = replace(request.spec, workers=workers, store=store)
+    request = replace(request, spec=spec)
+    return _run(request, device=device, out=run, progress=progress)
+
+
+def _run(
+    request: Request, *, device: str, out: Place | None, progress: Progress
+) -> Trained:
+    """Gather what a training needs, cheap mistakes first, and let it run."""
+    from featcache.train.ranks import Ranks
     from featcache.vision.forward import pick_device
-    from featcache.vision.loaders import Threads
+    from featcache.vision.threads import Threads
 
     began = time.perf_counter()
-    spec = spec or FinetuneSpec()
-    _check_settings(spec)
-    start = RANDOM if spec.from_scratch else weights
-    architecture(backbone)  # slips of the keys show before anything is downloaded
-    pick_device(device)
-    manifest = scan(resolve_data(data, progress=progress))
-    progress.say(manifest.describe())
-    source = find_weights(backbone, start, exif=exif, seed=spec.seed, progress=progress)
-    name = f"finetune-{manifest.root.resolve().name}-{backbone}"
-    with _new_run(name, out) as folder, Threads(spec.workers) as threads:
-        parts = OnlineParts(manifest, source, spec, device, threads, progress)
-        return _Run(parts, folder, began).finish()
-
-
-def _check_settings(spec: FinetuneSpec) -> None:
-    if not spec.full and spec.head_lr_mult != 1:
-        raise SpecError(
-            f"head_lr_mult is {spec.head_lr_mult:g}, but where the backbone is frozen "
-            "only the head has a learning rate; set lr, or train the whole network"
+    architecture(request.backbone)  # slips of the keys show before any download
+    _check(request)
+    with ExitStack() as until_done:
+        ranks = until_done.enter_context(Ranks.joined(device))
+        where = ranks.device or pick_device(device)
+        if request.spec.precision == "float16" and where.type != "cuda":
+            raise SpecError(
+                f"float16 needs a CUDA device, got {where}; bfloat16 or float32 train "
+                "on every device"
+            )
+        workers = request.spec.workers or max(1, cores() // ranks.local_count)
+        threads = until_done.enter_context(Threads(workers))
+        folder = until_done.enter_context(_folder(request, out, ranks))
+        here = Surroundings(
+            where, threads, ranks, folder, progress if ranks.main else SILENT
         )
+        parts = until_done.enter_context(assemble(request, here))
+        return OnlineRun(parts, folder, began).finish()
+
+
+def _check(request: Request) -> None:
+    spec, cache = request.spec, request.from_cache
+    if cache is None:
+        return
+    if not spec.unfreeze.startswith("layer"):
+        raise SpecError(
+            f"from_cache trains the stages behind a cached one, from layer2 on, and "
+            f"unfreeze is {spec.unfreeze}; for the head alone use 'featcache fit-head'"
+        )
+    for name, useless in (
+        ("mixup", spec.mixup),
+        ("bn drift", spec.bn == "drift"),
+        ("store_size", spec.store_size),
+    ):
+        if useless:
+            raise SpecError(
+                f"{name} is about images, and from_cache gives the frozen stages' "
+                "output; leave one of them out"
+            )
 
 
 @contextmanager
-def _new_run(name: str, out: str | os.PathLike[str] | None) -> Iterator[Path]:
+def _folder(request: Request, out: Place | None, ranks: "Ranks") -> Iterator[Path]:
     """Make the run's folder and try it now, not hours later; leave no empty one."""
     existed = out is not None and Path(out).is_dir()
-    folder = run_folder(name, out)
-    try:
+    if ranks.main:
+        folder = run_folder(_name(request), out)
         with storing(folder), tempfile.TemporaryFile(dir=folder):
             pass
+    folder = Path(ranks.told(os.fspath(folder) if ranks.main else None))
+    try:
         yield folder
     finally:
-        if not existed:
+        if not existed and ranks.main:
             with suppress(OSError):  # it is not empty: the run is kept
                 folder.rmdir()
 
 
-@dataclass(eq=False)
-class _Run:
-    """One training: its parts, and the steps that put them together."""
-
-    parts: OnlineParts
-    folder: Path
-    began: float  # time.perf_counter()
-    history: list[EpochRecord] = field(default_factory=list)
-
-    def finish(self) -> Trained:
-        """Train, measure and save; on Ctrl-C save the best so far."""
-        from featcache.train.loop import Best, repeatable
-
-        self.parts.check_images()
-        best = Best(self.parts.classifier.trained)
-        try:
-            with repeatable():
-                self.train(best)
-                best.restore()
-                train, test = map(self.parts.accuracy, ("train", "test"))
-        except KeyboardInterrupt:
-            raise self.interrupted(best) from None
-        assert train is not None
-        return self.save(best, train, test, interrupted=False)
-
-    def train(self, best: "Best") -> None:
-        """Train to the last epoch, and tell of each."""
-        from featcache.train.loop import fit_epochs
-
-        parts = self.parts
-        records = fit_epochs(
-            parts.classifier, parts.train, parts.val(), parts.spec, parts.prepare
-        )
-        for epoch in range(parts.spec.epochs):
-            task = f"epoch {epoch + 1}/{parts.spec.epochs}"
-            with parts.reporting(task, parts.images_in(epoch)):
-                record = next(records)
-            self.history.append(record)
-            best.offer(record)
-            parts.progress.say(epoch_line(record, parts.spec.epochs))
-
-    def interrupted(self, best: "Best") -> Interrupted:
-        """Save what there is; return what to tell the user."""
-        if best.record is None:
-            return Interrupted(
-                "stopped before the first epoch was done; nothing was written"
-            )
-        best.restore()
-        # Not measured on the fixed views: whoever stops does not want to wait.
-        accuracy = best.record.train_accuracy
-        trained = self.save(best, accuracy, None, interrupted=True)
-        done = f"{len(self.history)} of {self.parts.spec.epochs}"
-        return Interrupted(
-            f"stopped after {done} epochs; the best so far, epoch {best.record.epoch}, "
-            f"is kept in {shown(trained.model)}"
-        )
-
-    def save(
-        self, best: "Best", train: float, test: float | None, *, interrupted: bool
-    ) -> Trained:
-        """Write model, report and history; the classifier holds the best weights."""
-        assert best.record is not None
-        parts = self.parts
-        report = TrainReport(
-            model=Path(),  # known once it is saved
-            solver="finetune-full" if parts.spec.full else "finetune-head-only",
-            epochs=len(self.history),
-            best_epoch=best.record.epoch,
-            train_accuracy=train,
-            val_accuracy=best.record.val_accuracy,
-            val_loss=best.record.val_loss,
-            test_accuracy=test,
-            seconds=round(time.perf_counter() - self.began, 3),
-            history=tuple(self.history),
-        )
-        model = parts.model()
-        settings = {**parts.settings(), "interrupted": interrupted}
-        report = save_run(self.folder, model, report, settings)
-        return Trained(report.model, model.head, report)
-
-
-def epoch_line(record: EpochRecord, epochs: int) -> str:
-    """Return one epoch's figures for people.
-
-    Parameters
-    ----------
-    record : EpochRecord
-        The epoch.
-    epochs : int
-        Of how many.
-
-    Returns
-    -------
-    str
-        One line; lines of one training are aligned.
-    """
-    width = len(str(epochs))
-    line = (
-        f"epoch {record.epoch:{width}}/{epochs}  lr {record.lr:g}  "
-        f"train loss {record.train_loss:.3f} acc {record.train_accuracy:.3f}"
-    )
-    if record.val_loss is not None:
-        line += f"  val loss {record.val_loss:.3f} acc {record.val_accuracy:.3f}"
-    return f"{line}  {record.seconds:.1f} s"
+def _name(request: Request) -> str:
+    place = Path(request.from_cache or request.data)
+    return f"finetune-{place.resolve().name.removesuffix('.h5')}-{request.backbone}"

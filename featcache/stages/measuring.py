@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 
 from featcache.core.features import Features
+from featcache.core.heads import Floats
 from featcache.core.intervals import Interval, wilson
 from featcache.core.knn import Head
 from featcache.core.metrics import (
+    Labels,
     calibration_error,
     confidences,
     cross_entropy,
@@ -47,6 +49,31 @@ class Measured:
             f"{split}_mean_per_class_recall": self.mean_per_class_recall,
             f"{split}_ece": self.ece,
         }
+
+
+def measure_scores(scores: Floats, y: Labels) -> Measured:
+    """Measure what was said of some samples.
+
+    Parameters
+    ----------
+    scores : ndarray of float32, shape (n, C)
+        Of each class, n at least 1.
+    y : ndarray of int32, shape (n,)
+        Labels.
+
+    Returns
+    -------
+    Measured
+        The numbers of a head that gave these scores.
+    """
+    right = scores.argmax(axis=1) == y
+    return Measured(
+        accuracy=float(right.mean()),
+        accuracy_interval=wilson(int(right.sum()), len(y)),
+        mean_per_class_recall=mean_recall(right, y),
+        loss=cross_entropy(scores, y),
+        ece=calibration_error(confidences(scores), right),
+    )
 
 
 def measure_head(head: Head, features: Features, *, classes: int) -> Measured:

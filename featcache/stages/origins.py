@@ -10,11 +10,13 @@ from featcache.core.errors import CacheCorruptError, CacheMismatchError, DataErr
 from featcache.core.progress import SILENT, Progress
 from featcache.core.text import shown
 from featcache.stages.datasets import resolve_data
-from featcache.stages.sources import find_weights
+from featcache.stages.sources import WeightsSource, find_weights
 from featcache.store.reader import FeatureCache
+from featcache.store.table import FeatureTable
 
 if TYPE_CHECKING:
     from featcache.vision.pipeline import Extractor
+    from featcache.vision.weights import State
 
 _BATCH, _LARGEST_BATCH = 8, 1024
 
@@ -84,6 +86,45 @@ class Origin:
             )
         return [root / _inside(cache, row) for row in rows]
 
+    def state(
+        self, cache: FeatureTable, progress: Progress = SILENT
+    ) -> "tuple[WeightsSource, State]":
+        """Return the weights that made a cache's features.
+
+        Parameters
+        ----------
+        cache : FeatureTable
+            Its backbone, and the identity of its weights, are taken.
+        progress : Progress
+            Hears of a download.
+
+        Returns
+        -------
+        (WeightsSource, dict of str to tensor)
+            Where they come from, whose view may not be the cache's, and the tensors.
+
+        Raises
+        ------
+        CacheMismatchError
+            When the weights are not those that made the features.
+        WeightsError
+            When there are no weights of that name.
+        """
+        from featcache.vision.weights import state_sha256
+
+        spec = cache.spec
+        name = self.weights or _recorded_weights(cache)
+        source = find_weights(spec.backbone, name, progress=progress)
+        state = source.load()
+        found = state_sha256(state)
+        if found != spec.weights_sha256:
+            raise CacheMismatchError(
+                f"weights_sha256 is {spec.weights_sha256[:12]}... in "
+                f"{shown(cache.path)}, but {shown(source.name)} has "
+                f"{found[:12]}...; pass the weights that made it with --weights"
+            )
+        return source, state
+
     def extractor(
         self, cache: FeatureCache, progress: Progress = SILENT
     ) -> "Extractor":
@@ -112,18 +153,9 @@ class Origin:
         from featcache.vision.backbones import Backbone
 
         spec = cache.spec
-        name = self.weights or _recorded_weights(cache)
-        source = find_weights(spec.backbone, name, progress=progress)
-        backbone = Backbone(spec.backbone, source.load())
-        if backbone.weights_sha256 != spec.weights_sha256:
-            raise CacheMismatchError(
-                f"weights_sha256 is {spec.weights_sha256[:12]}... in "
-                f"{shown(cache.path)}, but {shown(source.name)} has "
-                f"{backbone.weights_sha256[:12]}...; pass the weights that made it "
-                "with --weights"
-            )
+        _, state = self.state(cache, progress)
         return assemble(
-            backbone,
+            Backbone(spec.backbone, state, spec.layer),
             spec.view,
             device=self.device,
             precision=spec.precision,
@@ -143,7 +175,7 @@ def _inside(cache: FeatureCache, row: int) -> str:
     return name
 
 
-def _recorded_weights(cache: FeatureCache) -> str:
+def _recorded_weights(cache: FeatureTable) -> str:
     source = cache.provenance.get("weights", {}).get("source")
     if not source or not isinstance(source, str):
         raise CacheMismatchError(

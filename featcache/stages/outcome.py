@@ -10,8 +10,9 @@ from featcache.core.duplicates import find_duplicates
 from featcache.core.errors import BadImage
 from featcache.core.progress import Progress
 from featcache.core.reports import ExtractReport
+from featcache.core.specs import FeatureSpec
 from featcache.core.status import Status
-from featcache.core.text import plural, shown
+from featcache.core.text import plural, shown, size, times
 from featcache.core.timing import Timing
 from featcache.store.table import FeatureTable
 
@@ -56,6 +57,7 @@ def outcome(
         skipped=skipped,
         duplicates=duplicates,
         embed_dim=cache.embed_dim,
+        map_shape=cache.spec.map_shape,
         views=cache.spec.views if cache.spec.views > 1 else None,
         classes=len(cache.classes),
         fingerprint=cache.fingerprint,
@@ -92,6 +94,28 @@ def timing(
     """
     device = engine.device if engine else "cpu"
     return Timing.of(clock, images=images, elapsed=elapsed, device=device)
+
+
+def tell_size(spec: FeatureSpec, images: int, progress: Progress) -> None:
+    """Say how large a cache of maps is going to be; one of features is small.
+
+    Parameters
+    ----------
+    spec : FeatureSpec
+        What a row holds.
+    images : int
+        N.
+    progress : Progress
+        Hears the line.
+    """
+    if spec.map_shape is None:
+        return
+    numbers = images * spec.views * spec.embed_dim
+    views = f"{spec.views} views x " if spec.views > 1 else ""
+    progress.say(
+        f"{plural(images, 'image')} x {views}{times(spec.map_shape)} {spec.dtype}: "
+        f"{size(numbers * np.dtype(spec.dtype).itemsize)}"
+    )
 
 
 def bad_images(cache: FeatureTable) -> list[BadImage]:

@@ -79,6 +79,7 @@ def assign(devices: Sequence[str], setting: Setting, wanted: FeatureSpec) -> lis
             seed=source.seed,
             weights_sha256=wanted.weights_sha256,
             view=wanted.view.to_json(),
+            layer=wanted.layer,
             precision=setting.precision,
             dtype=wanted.dtype,
             device="cuda" if gpu else device,  # the only one that it sees

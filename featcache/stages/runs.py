@@ -15,7 +15,8 @@ from featcache.store.artifacts import Model, save_model
 from featcache.store.files import replacing, storing
 
 RUNS_FOLDER = Path("runs")
-MODEL_FILE = "model.safetensors"
+MODEL_FILE = "model.safetensors"  # of the best epoch
+LAST_FILE = "last.safetensors"
 
 
 def run_folder(name: str, out: str | os.PathLike[str] | None) -> Path:

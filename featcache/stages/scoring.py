@@ -40,6 +40,8 @@ class Scored:
         Relative to the data folder.
     digests : ndarray of uint8, shape (n, 32), optional
         sha256 of each image; None where the images were read from a folder.
+    root : Path, optional
+        That folder; None where the features were in a cache.
     skipped : int
         Images of the split that could not be used.
     bad_images : list of BadImage
@@ -51,6 +53,7 @@ class Scored:
     y: Labels
     paths: npt.NDArray[np.bytes_]
     digests: npt.NDArray[np.uint8] | None
+    root: Path | None
     skipped: int
     bad_images: list[BadImage]
 
@@ -149,6 +152,7 @@ def score_cache(model: Model, cache: FeatureTable, split: str) -> Scored:
         y=labels[found.y],
         paths=cache.paths[rows],
         digests=cache.columns["digests"][rows],
+        root=None,
         skipped=int((cache.splits == SPLITS.index(split)).sum()) - len(found),
         bad_images=[],
     )
@@ -211,6 +215,7 @@ def score_folder(
         y=labels[manifest.labels[rows[good]]],
         paths=manifest.paths[rows[good]],
         digests=None,
+        root=manifest.root,
         skipped=len(bad),
         bad_images=bad,
     )

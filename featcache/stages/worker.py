@@ -22,9 +22,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from featcache.core.catalog import architecture
 from featcache.core.clock import Clock
 from featcache.core.errors import FeatcacheError, WeightsError
+from featcache.core.layers import Layer, row_size
 from featcache.core.machine import end_with_parent
 from featcache.core.specs import AugmentSpec, FeatureDtype, Precision, ViewSpec
 from featcache.core.text import shown
@@ -56,6 +56,8 @@ class Job:
         Of the tensors that the file has to hold.
     view : mapping
         As `ViewSpec.to_json` gives it.
+    layer : str
+        Where features are taken.
     precision : {"float32", "bfloat16"}
         Of the network's arithmetic.
     dtype : {"float32", "float16"}
@@ -79,6 +81,7 @@ class Job:
     seed: int
     weights_sha256: str
     view: Mapping[str, Any]
+    layer: Layer
     precision: Precision
     dtype: FeatureDtype
     device: str
@@ -116,6 +119,7 @@ class Job:
             workers=self.threads,
             expected=self.expected,
             augment=AugmentSpec.from_json(self.augment),
+            layer=self.layer,
         )
 
 
@@ -221,8 +225,9 @@ class _Bench:
 
     def _answer(self, asked: Mapping[str, Any]) -> None:
         files = [Path(file) for file in asked["files"]]
-        embed_dim, views = architecture(self.job.backbone).embed_dim, self.job.views
-        shape = (embed_dim,) if views == 1 else (views, embed_dim)
+        job, views = self.job, self.job.views
+        size = row_size(job.backbone, job.layer, job.view["crop"])
+        shape = (size,) if views == 1 else (views, size)
         counts = np.array(asked["views"], np.int64)
         rows = BlockRows.pending(len(files), shape, self.job.dtype, counts)
         with self.extractor.clock.worker():

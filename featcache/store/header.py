@@ -265,7 +265,7 @@ def _columns(
         rows_fit = name == "classes" or column.shape == shape
         if not (fits and rows_fit and len(column.shape) == 1):
             raise ValueError(f"{name} is {column.dtype} {column.shape}")
-    row_shape = spec.row_shape(BACKBONES[spec.backbone].embed_dim)
+    row_shape = spec.row_shape(spec.embed_dim)
     expected = data_columns(shape[0], row_shape, spec.dtype, block_rows)
     for name, (wanted, kind) in expected.items():
         column = columns[name] = _column(file, name, length)

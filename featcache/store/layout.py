@@ -125,9 +125,10 @@ def compose(
     sparse = _SparseFile()
     shapes = {k: (a.shape, a.dtype.str) for k, a in manifest.items()}
     row_shape = spec.row_shape(embed_dim)
-    shapes |= data_columns(n, row_shape, spec.dtype, block_rows(n))
-    features = n * math.prod(row_shape) * np.dtype(spec.dtype).itemsize
-    threshold = min(ALIGNMENT, features)  # what is as large as they are is aligned
+    row_bytes = math.prod(row_shape) * np.dtype(spec.dtype).itemsize
+    rows = block_rows(n, row_bytes)
+    shapes |= data_columns(n, row_shape, spec.dtype, rows)
+    threshold = min(ALIGNMENT, n * row_bytes)  # what is as large as they are is aligned
     with h5py.File(
         sparse,
         "w",
@@ -136,6 +137,7 @@ def compose(
         alignment_interval=ALIGNMENT,
     ) as file:
         _write_attributes(file, spec, manifest, provenance)
+        file.attrs.create("block_rows", rows, dtype="i4")
         columns = {k: _declare(file, k, *v) for k, v in shapes.items()}
         file.flush()
     length = max(sparse.length, *(c.offset + c.nbytes for c in columns.values()))
@@ -162,8 +164,6 @@ def _write_attributes(
         kind = h5py.string_dtype("utf-8", len(data))
         file.attrs.create(name, np.array(data, kind), dtype=kind)
     file.attrs.create("format_version", FORMAT_VERSION, dtype="i4")
-    rows = block_rows(len(manifest["labels"]))
-    file.attrs.create("block_rows", rows, dtype="i4")
 
 
 def manifest_digest(manifest: Mapping[str, npt.NDArray[Any]]) -> str:

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -11,11 +10,12 @@ import numpy.typing as npt
 
 from featcache.core.errors import SpecError
 from featcache.core.features import Features, RowSource, StoredFeatures
+from featcache.core.layers import MapShape
 from featcache.core.manifest import SPLITS, TRAIN
 from featcache.core.metrics import Labels
 from featcache.core.specs import FeatureSpec
 from featcache.core.status import Status
-from featcache.core.text import plural, shown
+from featcache.core.text import plural, shown, times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,21 +39,14 @@ class FeatureTable(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
-        spec = self.spec
-        return (
-            f"<{type(self).__name__} {shown(self.path)}: "
-            f"{plural(len(self), 'image')}, {spec.backbone}, "
-            f"{self.embed_dim} x {spec.dtype}>"
-        )
+        kind, spec = type(self).__name__, self.spec
+        row = f"{times(spec.map_shape or (self.embed_dim,))} x {spec.dtype}"
+        of = f"{plural(len(self), 'image')}, {spec.backbone}"
+        return f"<{kind} {shown(self.path)}: {of}, {row}>"
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -132,7 +125,12 @@ class FeatureTable(ABC):
     @property
     @abstractmethod
     def embed_dim(self) -> int:
-        """D."""
+        """D; of maps ``c * h * w``."""
+
+    @property
+    def map_shape(self) -> MapShape | None:
+        """(c, h, w) of the maps that a row holds; None where it holds features."""
+        return self.spec.map_shape
 
     @property
     def name(self) -> str:
@@ -194,6 +192,10 @@ class FeatureTable(ABC):
             chosen &= self.splits == SPLITS.index(split)
         return np.flatnonzero(chosen)
 
+    def _with_features(self, split: str | None) -> npt.NDArray[np.int64]:
+        self.spec.require_features(shown(self.path))
+        return self.rows(split)
+
     def features(self, split: str | None = None) -> Features:
         """Return the features of a split; rows of unusable images are left out.
 
@@ -206,16 +208,17 @@ class FeatureTable(ABC):
         -------
         Features
             X (n, D) in the stored dtype, of several views the first (`views` has
-            all); y (n,) int32. Of one file, X is the mapped file itself, read when it
-            is used, where the rows lie together, as those of a split do. It is a copy
-            where the row of an unusable image is left out, and of several files.
+            all); y (n,) int32. X is the mapped file itself, read when it is used; a
+            copy where an unusable image is left out between, and of several files.
 
         Raises
         ------
+        CacheMismatchError
+            When rows are maps: see `featcache.store.maps.StoredMaps`.
         SpecError
             When the name is none of a split.
         """
-        rows = self.rows(split)
+        rows = self._with_features(split)
         return StoredFeatures(self.source, self.labels[rows], rows)
 
     def views(self, split: str = "train") -> npt.NDArray[Any]:
@@ -261,7 +264,7 @@ class FeatureTable(ABC):
         """
         from featcache.store.torch_dataset import FeatureDataset
 
-        rows = self.rows(split)
+        rows = self._with_features(split)
         return FeatureDataset(self, rows, self.labels[rows])
 
     def frame(self, rows: npt.NDArray[np.int64]) -> "Frame":
@@ -310,7 +313,7 @@ class FeatureTable(ABC):
         """
         from featcache.store.frames import arrow_table
 
-        return arrow_table(self.frame(self.rows(split)))
+        return arrow_table(self.frame(self._with_features(split)))
 
     def to_pandas(self, split: str | None = None) -> "pd.DataFrame":
         """Return a split as a pandas frame, one column a feature.
@@ -334,7 +337,7 @@ class FeatureTable(ABC):
         """
         from featcache.store.frames import pandas_frame
 
-        return pandas_frame(self.frame(self.rows(split)))
+        return pandas_frame(self.frame(self._with_features(split)))
 
     def manifest_columns(self) -> dict[str, npt.NDArray[Any]]:
         """Return the columns that came from the folder.

@@ -1,200 +1,200 @@
-"""The online loop: images through backbone and head, trained by SGD with StepLR.
+"""The online loop: inputs through the classifier, its loss, and a step downhill.
 
-It is the classic tutorial's loop, with what it leaves open decided: a frozen backbone
-stays in evaluation mode, the best epoch is kept, and equal seeds give equal weights.
+It is the classic tutorial's loop, with what that leaves open decided: who moves
+BatchNorm's statistics, what a short last batch weighs, and that equal seeds give equal
+weights.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor
 
 from featcache.core.errors import TrainingError
-from featcache.core.reports import EpochRecord
-from featcache.core.specs import FinetuneSpec
-from featcache.train.classifier import (
-    Batch,
-    Classifier,
-    Measured,
-    Prepare,
-    measure,
-    measure_inputs,
-)
-from featcache.train.sgd import selection_key
+from featcache.core.finetune_spec import FinetuneSpec
+from featcache.train.classifier import Classifier
+from featcache.train.memory import out_of_memory
+from featcache.train.mixing import Mix
+from featcache.train.optimizer import make_optimizer, set_epoch
+from featcache.train.ranks import Ranks
+
+Inputs = npt.NDArray[Any] | Tensor  # (b, ...): pixels, or what frozen stages made
+Batch = tuple[Inputs, npt.NDArray[np.int64]]  # and labels (b,)
+Prepare = Callable[[Inputs], Tensor]  # to what the classifier takes
+
+_LOOKED_AT = 50  # steps on a GPU after which their losses are brought to the host
 
 
-def fit_epochs(
-    model: Classifier,
-    train: Callable[[int], Iterable[Batch]],
-    val: Iterable[Batch] | None,
-    spec: FinetuneSpec,
-    prepare: Prepare,
-) -> Iterator[EpochRecord]:
-    """Train a classifier, one epoch for each record that is taken.
+@dataclass(frozen=True)
+class Passed:
+    """One epoch of training: means over its images, while the weights moved."""
+
+    loss: float  # nats
+    accuracy: float
+    seconds: float
+
+
+class Trainer:
+    """A classifier in training.
 
     Parameters
     ----------
     model : Classifier
-        Changed in place; on the device where it is to be trained.
-    train : callable
-        From an epoch, counted from 0, to its batches.
-    val : iterable of Batch or None
-        Gone through after each epoch, or only once where the backbone is frozen.
+        Changed in place; on the device where it is trained.
     spec : FinetuneSpec
-        Learning rates, momentum, weight decay, epochs, step size, gamma.
+        The recipe.
     prepare : callable
-        From pixels to what the backbone takes.
+        From what a batch holds to what the classifier takes, on its device.
+    images : int
+        In an epoch, of all processes together.
+    ranks : Ranks, optional
+        The processes that train together; each gets its share of every batch.
 
-    Yields
-    ------
-    EpochRecord
-        After each epoch, while the model holds that epoch's weights.
-
-    Raises
-    ------
-    TrainingError
-        When the loss is no longer finite.
-    """
-    optimizer = sgd(model, spec)
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, spec.step_size, spec.gamma)
-    measure_val = _repeated_measure(model, val, prepare)
-    for epoch in range(1, spec.epochs + 1):
-        started = time.perf_counter()
-        tally = _Tally(epoch, lr=float(scheduler.get_last_lr()[0]))
-        model.train()
-        for images, labels in train(epoch - 1):
-            inputs = prepare(images)
-            targets = torch.from_numpy(labels).to(inputs.device)
-            scores = model(inputs)
-            loss = cross_entropy(scores, targets)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            tally.add(loss, scores, targets)
-        scheduler.step()
-        yield tally.record(measure_val(), time.perf_counter() - started)
-
-
-def sgd(model: Classifier, spec: FinetuneSpec) -> torch.optim.SGD:
-    """Return the optimizer.
-
-    Parameters
+    Attributes
     ----------
-    model : Classifier
-        Whose parameters are trained.
-    spec : FinetuneSpec
-        ``lr`` is the backbone's, or the head's where the backbone is frozen.
-
-    Returns
-    -------
-    torch.optim.SGD
-        One parameter group for the backbone, if it is trained, and one for the head,
-        whose rate is then ``lr * head_lr_mult``.
+    optimizer : torch.optim.Optimizer
+        Its momentum is part of a training's state.
     """
-    groups = [{"params": list(model.head.parameters()), "lr": spec.lr}]
-    if model.full:
-        groups[0]["lr"] = spec.lr * spec.head_lr_mult
-        groups.insert(0, {"params": list(model.backbone.parameters()), "lr": spec.lr})
-    return torch.optim.SGD(
-        groups,
-        lr=spec.lr,
-        momentum=spec.momentum,
-        nesterov=spec.nesterov,
-        weight_decay=spec.weight_decay,
-    )
 
+    def __init__(
+        self,
+        model: Classifier,
+        spec: FinetuneSpec,
+        prepare: Prepare,
+        *,
+        images: int,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.model = model
+        self.spec = spec
+        self.prepare = prepare
+        self.images = images
+        self.ranks = ranks or Ranks.alone()
+        self.network = self.ranks.wrap(model)
+        self.optimizer = make_optimizer(model, spec)
+        self.device = next(model.head.parameters()).device
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=spec.precision == "float16"
+        )
 
-def _repeated_measure(
-    model: Classifier, batches: Iterable[Batch] | None, prepare: Prepare
-) -> Callable[[], Measured | None]:
-    """Return the measure to take after each epoch."""
-    if batches is None:
-        return lambda: None
-    if model.full:
-        return lambda: measure(model, batches, prepare)
-    with torch.no_grad():  # a frozen backbone's features of fixed views never change
-        features = [
-            (model.backbone(prepare(images)), labels) for images, labels in batches
-        ]
-    return lambda: measure_inputs(model.head, features)
+    def train_epoch(self, epoch: int, batches: Iterable[Batch]) -> Passed:
+        """Train for one epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0; learning rates and draws follow from it.
+        batches : iterable of Batch
+            This process's share of each batch.
+
+        Returns
+        -------
+        Passed
+            Of all processes together.
+
+        Raises
+        ------
+        TrainingError
+            When the loss is no longer finite.
+        DeviceError
+            When the device's memory is too small for the batch.
+        """
+        spec, model, optimizer, scaler = (
+            self.spec,
+            self.model,
+            self.optimizer,
+            self.scaler,
+        )
+        set_epoch(optimizer, spec, epoch)
+        tally = _Tally(epoch, self.ranks, lr=spec.lr * spec.lr_factor(epoch))
+        model.train()
+        for step, (images, labels) in enumerate(batches):
+            inputs = self.prepare(images)
+            targets = torch.from_numpy(labels).to(self.device, non_blocking=True)
+            mix = Mix.drawn(spec, len(labels), epoch, step, self.ranks.rank)
+            last, weight = self._place(step)
+            with self._shared(last), out_of_memory(model, inputs, spec):
+                with self._autocast():
+                    scores = self.network(mix.images(inputs))
+                loss = mix.loss(scores, targets, label_smoothing=spec.label_smoothing)
+                scaler.scale(loss * weight).backward()  # type: ignore[no-untyped-call]
+                if last:
+                    scaler.step(optimizer)
+                    scaler.update()
+                    optimizer.zero_grad()
+            tally.add(loss, scores, targets)
+        return tally.passed()
+
+    def _place(self, step: int) -> tuple[bool, float]:
+        """Return whether the optimizer steps now, and the weight of an image's loss.
+
+        Gradients are those of the mean over all images between two steps, as if they
+        had been one batch; torch averages over the processes.
+        """
+        size, accumulate = self.spec.batch_size, self.spec.accumulate
+        steps = math.ceil(self.images / size)
+        last = (step + 1) % accumulate == 0 or step + 1 == steps
+        before = step // accumulate * accumulate * size
+        together = min(self.images - before, accumulate * size)
+        return last, self.ranks.count / together
+
+    def _shared(self, last: bool) -> AbstractContextManager[None]:
+        return nullcontext() if last else self.ranks.no_sync(self.network)
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        if self.spec.precision == "float32":
+            return nullcontext()
+        dtype = getattr(torch, self.spec.precision)
+        return torch.autocast(self.device.type, dtype)
 
 
 @dataclass
 class _Tally:
     """Loss and accuracy of one epoch so far, while the weights move."""
 
-    epoch: int
+    epoch: int  # from 0
+    ranks: Ranks
     lr: float
-    steps: int = 0
+    began: float = field(default_factory=time.perf_counter)
     images: int = 0
+    steps: int = 0  # whose losses have been looked at
     loss: float = 0.0
-    correct: int = 0
+    correct: float = 0.0
+    waiting: list[Tensor] = field(default_factory=list)
 
     def add(self, loss: Tensor, scores: Tensor, targets: Tensor) -> None:
-        value = loss.item()
-        self.steps += 1
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"the loss is {value} at epoch {self.epoch}, step {self.steps}, with "
-                f"lr {self.lr:g}; try a smaller lr, such as {self.lr / 10:g}, or a "
-                "larger batch size"
-            )
+        correct = (scores.detach().argmax(1) == targets).sum()
         self.images += len(targets)
-        self.loss += value * len(targets)
-        self.correct += int((scores.argmax(1) == targets).sum())
+        self.waiting.append(torch.stack([loss.detach(), correct.to(loss.dtype)]))
+        if not loss.is_cuda or len(self.waiting) == _LOOKED_AT:
+            self._look()
 
-    def record(self, val: Measured | None, seconds: float) -> EpochRecord:
-        return EpochRecord(
-            epoch=self.epoch,
-            lr=self.lr,
-            train_loss=self.loss / self.images,
-            train_accuracy=self.correct / self.images,
-            val_loss=None if val is None else val.loss,
-            val_accuracy=None if val is None else val.accuracy,
-            seconds=seconds,
-        )
+    def _look(self) -> None:
+        """Bring losses to the host; on a GPU that waits for it, so not at each step."""
+        waiting, self.waiting = self.waiting, []
+        for loss, correct in torch.stack(waiting).tolist() if waiting else []:
+            self.steps += 1
+            if not math.isfinite(self.ranks.sum([loss])[0]):  # all stop together
+                raise TrainingError(
+                    f"the loss is {loss} at epoch {self.epoch + 1}, step {self.steps}, "
+                    f"with lr {self.lr:g}; try a smaller lr, such as "
+                    f"{self.lr / 10:g}, or a larger batch size"
+                )
+            self.loss += loss
+            self.correct += correct
 
-
-class Best:
-    """The weights of the best epoch so far, as `selection_key` has it.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        What is trained: its weights are kept and put back.
-
-    Attributes
-    ----------
-    record : EpochRecord or None
-        Of the best epoch; None before the first.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        self.record: EpochRecord | None = None
-        self._network = network
-        self._kept: dict[str, Tensor] = {}
-
-    def offer(self, record: EpochRecord) -> None:
-        """Keep the network's present weights if their epoch is the best.
-
-        Parameters
-        ----------
-        record : EpochRecord
-            Of the epoch that gave these weights.
-        """
-        if self.record is None or selection_key(record) > selection_key(self.record):
-            state = self._network.state_dict()
-            kept = {k: v.detach().to("cpu", copy=True) for k, v in state.items()}
-            self.record, self._kept = record, kept
-
-    def restore(self) -> None:
-        """Put the best weights back into the network."""
-        self._network.load_state_dict(self._kept)
+    def passed(self) -> Passed:
+        self._look()
+        images, loss, correct = self.ranks.sum([self.images, self.loss, self.correct])
+        seconds = time.perf_counter() - self.began
+        return Passed(loss / images, correct / images, seconds)
 
 
 @contextmanager

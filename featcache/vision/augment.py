@@ -7,6 +7,7 @@ depends on seed, epoch and sample, not on which thread came first.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -18,13 +19,54 @@ SCALE, RATIO = TUTORIAL.scale, TUTORIAL.ratio
 _TRIES = 10  # for a crop that fits, as torchvision
 
 
+class Draw(NamedTuple):
+    """One random view: which part of the image, and whether it is mirrored.
+
+    Parameters
+    ----------
+    box : (int, int, int, int)
+        Left, upper, right, lower, inside the image.
+    mirrored : bool
+        Whether left and right change places.
+    """
+
+    box: tuple[int, int, int, int]
+    mirrored: bool
+
+    @classmethod
+    def of(
+        cls,
+        size: tuple[int, int],
+        random: np.random.Generator,
+        how: AugmentSpec = TUTORIAL,
+    ) -> "Draw":
+        """Draw a view.
+
+        Parameters
+        ----------
+        size : (int, int)
+            Width and height of the image, pixels.
+        random : numpy.random.Generator
+            Four or more numbers are drawn; equal generators give equal views.
+        how : AugmentSpec
+            Which boxes, and how many are mirrored.
+
+        Returns
+        -------
+        Draw
+            `random_box`, then whether it is mirrored.
+        """
+        box = random_box(*size, random, how)
+        return cls(box, bool(random.random() < how.flip))
+
+
 def augment(
     image: Image.Image,
     crop: int,
     random: np.random.Generator,
     how: AugmentSpec = TUTORIAL,
 ) -> Pixels:
-    """Return a random view of an image.
+    """Return a random view of an image, by Pillow.
 
     Parameters
     ----------
@@ -33,19 +75,39 @@ def augment(
     crop : int
         Side of the result, pixels.
     random : numpy.random.Generator
-        Four or more numbers are drawn; equal generators give equal views.
+        See `Draw.of`.
     how : AugmentSpec
         Which crops, and how many are mirrored.
 
     Returns
     -------
     ndarray of uint8, shape (crop, crop, 3)
-        RGB: `random_box` resized (bilinear, antialiased), mirrored or not.
+        RGB: the box resized (bilinear, antialiased), mirrored or not.
+    """
+    return cut(image, crop, Draw.of(image.size, random, how))
+
+
+def cut(image: Image.Image, crop: int, draw: Draw) -> Pixels:
+    """Return the view of an image that was drawn, by Pillow.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Mode RGB, or RGBX as `featcache.vision.words.image_of` gives it.
+    crop : int
+        Side of the result, pixels.
+    draw : Draw
+        Of an image of its size.
+
+    Returns
+    -------
+    ndarray of uint8, shape (crop, crop, 3)
+        RGB.
     """
     # Not resize(box=...): that lets pixels outside the box into the filter.
-    view = image.crop(random_box(*image.size, random, how))
+    view = image.crop(draw.box).convert("RGB")
     view = view.resize((crop, crop), Image.Resampling.BILINEAR)
-    if random.random() < how.flip:
+    if draw.mirrored:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(view)
 

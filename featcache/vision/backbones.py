@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 
 from featcache.core.catalog import architecture
+from featcache.core.layers import POOLED, Layer, row_size, stages_up_to
+from featcache.vision.stages import part
 from featcache.vision.weights import State, backbone_state, random_state, state_sha256
 
 
@@ -18,25 +20,48 @@ class Backbone(nn.Module):
     name : str
         Name in the catalog.
     state : mapping of str to tensor of float32
-        The backbone's tensors.
+        The backbone's tensors, of all stages.
+    layer : str
+        Where features are taken; behind a stage these are its maps, flattened.
 
     Attributes
     ----------
     name : str
         Name in the catalog.
-    embed_dim : int
-        D.
+    layer : str
+        As given.
+    body : torch.nn.Module
+        The network up to there; maps are not flattened yet.
     weights_sha256 : str
         Identity of the tensors.
     """
 
-    def __init__(self, name: str, state: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, name: str, state: Mapping[str, Tensor], layer: Layer = POOLED
+    ) -> None:
         super().__init__()
-        self.name = name
-        self.embed_dim = architecture(name).embed_dim
+        self.name, self.layer = name, layer
         self.weights_sha256 = state_sha256(state)
-        self.body = network_of(name, state).requires_grad_(False)
+        body = network_of(name, state)
+        if layer != POOLED:
+            body = part(body, stages_up_to(layer), pooled=False)
+        self.body = body.requires_grad_(False)
         self.eval()
+
+    def row_size(self, crop: int) -> int:
+        """Return how many numbers an image makes.
+
+        Parameters
+        ----------
+        crop : int
+            Side of the images, pixels.
+
+        Returns
+        -------
+        int
+            D.
+        """
+        return row_size(self.name, self.layer, crop)
 
     def train(self, mode: bool = True) -> "Backbone":
         """Stay in evaluation mode, whatever a parent module asks for.
@@ -64,10 +89,10 @@ class Backbone(nn.Module):
         Returns
         -------
         tensor, shape (b, D)
-            After global average pooling.
+            After global average pooling; of maps D is ``c * h * w``.
         """
         features: Tensor = self.body(images)
-        return features
+        return features.flatten(1)
 
 
 def network_of(name: str, state: Mapping[str, Tensor]) -> nn.Module:

@@ -111,17 +111,18 @@ class CudaEmbedder:
         self._free: SimpleQueue[Lane] = SimpleQueue()
         self._graph: Graph | None = None
         shape = (batch_size, view.crop, view.crop, 3)
+        row_size = backbone.row_size(view.crop)
         with self._enough_memory():
             network = backbone.to(device, dtype).to(memory_format=torch.channels_last)
             self._forward = PixelForward(network, view, device, dtype)
             for _ in range(LANES):
-                self._free.put(Lane(shape, backbone.embed_dim, device))
+                self._free.put(Lane(shape, row_size, device))
             self._network = CudaQueue(device) if device.type == "cuda" else Queue()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)  # all of this was another stream's work
             # Too little memory shows here, before the first image is decoded.
             self(np.zeros(shape, np.uint8))
-            self._graph, how = self._recorded(shape, backbone.embed_dim, expected)
+            self._graph, how = self._recorded(shape, row_size, expected)
         self.description = f"{LANES} lanes of {batch_size}, channels_last, {how}"
 
     def __call__(self, pixels: npt.NDArray[np.uint8]) -> Floats:

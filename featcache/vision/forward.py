@@ -93,7 +93,8 @@ class Embedder:
     Parameters
     ----------
     network : callable
-        From normalised images (b, 3, h, w) to features (b, D), in its dtype.
+        From normalised images (b, 3, h, w) to features (b, D), or maps (b, c', h', w'),
+        in its dtype.
     view : ViewSpec
         Its mean and standard deviation normalise the pixels.
     device : torch.device
@@ -128,7 +129,7 @@ class Embedder:
             # which oneDNN and cuDNN convolve fastest.
             images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
             features = self.network(normalise(images, self.view).to(self.dtype))
-            result: Floats = features.float().cpu().numpy()
+            result: Floats = features.float().flatten(1).cpu().numpy()
             return result
 
 

@@ -1,4 +1,4 @@
-"""A ResNet for the CPU with everything fused that can be, exact to rounding.
+"""A ResNet, or some stages, for the CPU: all fused that can be, exact to rounding.
 
 BatchNorm is folded into the convolutions, and each convolution runs together with the
 ReLU or the addition that follows it, on weights packed for the processor. These are
@@ -160,16 +160,18 @@ class _Block:
 
 
 class FusedResNet:
-    """A frozen torchvision ResNet without classifier, fused for the CPU.
+    """A torchvision ResNet without classifier, or a part of it, fused for the CPU.
 
-    Several threads may call it at once.
+    Several threads may call it at once. It has the weights that the network had when
+    it was made.
 
     Parameters
     ----------
     network : torch.nn.Module
-        A ``torchvision.models.ResNet`` in evaluation mode; not changed.
+        A ``torchvision.models.ResNet``, or a part that `featcache.vision.stages.split`
+        gave, in evaluation mode; not changed.
     shape : tuple of int
-        (b, 3, h, w) of the batches to come.
+        (b, c, h, w) of the batches to come.
     dtype : torch.dtype
         float32 or bfloat16.
     """
@@ -180,31 +182,61 @@ class FusedResNet:
         shape: Shape,
         dtype: torch.dtype,
     ) -> None:
-        self._stem = _Convolution(network.conv1, network.bn1, dtype)
-        stages = (network.layer1, network.layer2, network.layer3, network.layer4)
+        self._shape, self._dtype = shape, dtype
+        parts = dict(network.named_children())
+        self._stem = None
+        if "conv1" in parts:
+            self._stem = _Convolution(parts["conv1"], parts["bn1"], dtype)
+            b, c, h, w = self._stem.pack(shape)
+            shape = b, c, (h - 1) // 2 + 1, (w - 1) // 2 + 1  # after the pooling
+        stages = [parts[name] for name in parts if name.startswith("layer")]
         self._blocks = [_Block(block, dtype) for stage in stages for block in stage]
-        b, c, h, w = self._stem.pack(shape)
-        shape = b, c, (h - 1) // 2 + 1, (w - 1) // 2 + 1  # after the pooling
         for block in self._blocks:
             shape = block.pack(shape)
+        self._pooled = "avgpool" in parts
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return the features of normalised images.
+    def again(self, network: nn.Module) -> "FusedResNet":
+        """Return this for other weights of the same network, without a proof.
+
+        `fuse` has proved the operations for these shapes; other numbers do not change
+        which ones run. What is skipped is the comparison with the plain network, which
+        takes longer than the folding and packing that are left.
 
         Parameters
         ----------
-        images : tensor, shape (b, 3, h, w)
-            channels_last, in the dtype of the network.
+        network : torch.nn.Module
+            As the one that was fused, in evaluation mode.
 
         Returns
         -------
-        tensor, shape (b, D)
-            After global average pooling.
+        FusedResNet
+            With the weights that the network has now.
         """
-        maps = max_pool2d(self._stem.run(images, "relu"), 3, stride=2, padding=1)
+        with torch.inference_mode():
+            return FusedResNet(network, self._shape, self._dtype)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the features of normalised images, or the maps of maps.
+
+        Parameters
+        ----------
+        images : tensor, shape (b, c, h, w)
+            In the dtype of the network, fastest in channels_last; not changed.
+
+        Returns
+        -------
+        tensor, shape (b, D) or (b, c', h', w')
+            Features where the network ends in global average pooling, else maps in
+            channels_last.
+        """
+        maps = images.contiguous(memory_format=_LAYOUT)
+        if self._stem is not None:
+            maps = max_pool2d(self._stem.run(maps, "relu"), 3, stride=2, padding=1)
+        elif self._blocks and self._blocks[0].shortcut is None:
+            maps = maps.clone()  # the block would write over what the caller gave
         for block in self._blocks:
             maps = block.run(maps)
-        return maps.mean((2, 3))
+        return maps.mean((2, 3)) if self._pooled else maps
 
 
 def fuse(network: nn.Module, shape: Shape, dtype: torch.dtype) -> FusedResNet:
@@ -213,17 +245,19 @@ def fuse(network: nn.Module, shape: Shape, dtype: torch.dtype) -> FusedResNet:
     Parameters
     ----------
     network : torch.nn.Module
-        A ``torchvision.models.ResNet`` whose ``fc`` is the identity, float32, on the
-        CPU, in evaluation mode.
+        A ``torchvision.models.ResNet`` whose ``fc`` is the identity, or a part of one
+        that `featcache.vision.stages.split` gave; float32, on the CPU, in evaluation
+        mode.
     shape : tuple of int
-        (b, 3, h, w) of the batches to come.
+        (b, c, h, w) of the batches to come.
     dtype : torch.dtype
         float32 or bfloat16.
 
     Returns
     -------
     FusedResNet
-        Equal to the network to `TOLERANCE` in float32.
+        Equal to the network to `TOLERANCE` in float32; `FusedResNet.again` follows
+        weights that are trained.
 
     Raises
     ------

@@ -15,10 +15,13 @@ import numpy.typing as npt
 from featcache.core.specs import ViewSpec
 from featcache.vision.kernel_code import CODE, VECTOR
 from featcache.vision.views import Pixels
-from featcache.vision.window import Geometry, Taps, taps
+from featcache.vision.window import Geometry, Taps, down_first, taps
 from featcache.vision.words import Words
 
-_KEPT = 64  # sizes; the weights of one take 20 kB, of a very large one 0.3 MB
+# Sizes; the weights of one take 20 kB, of a very large one 0.3 MB. A photo of 500x375
+# has random boxes of 400 widths, mirrored or not, and 270 heights; to make the weights
+# of one takes 50 us, in which no other thread can use the interpreter.
+_KEPT = 1024
 
 
 class Across(NamedTuple):
@@ -72,7 +75,7 @@ class Kernel:
         across, down = _addresses("across", "down")
         # Called by ctypes, which lets go of the interpreter meanwhile.
         self._across_code = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 9)(across)
-        self._down_code = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 7)(down)
+        self._down_code = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 8)(down)
         self._across_taps = functools.lru_cache(_KEPT)(_across_taps)
         self._down_taps = functools.lru_cache(_KEPT)(taps)
 
@@ -122,7 +125,45 @@ class Kernel:
         first = int(down.starts[0])
         used = words[first : int(down.starts[-1]) + down.weights.shape[1]]
         rows = self._run_across(used, self._across(width, height, view), view.crop)
-        return self._run_down(rows, Taps(down.starts - first, down.weights), view.crop)
+        pixels = self._run_down(rows, Taps(down.starts - first, down.weights))
+        return pixels.reshape(view.crop, view.crop, 3)
+
+    def resized(self, box: Words, crop: int, *, mirrored: bool = False) -> Pixels:
+        """Return a whole image, or a box of one, resized to a square.
+
+        Parameters
+        ----------
+        box : ndarray of uint32, shape (h, w)
+            Of `featcache.vision.words`; each row contiguous.
+        crop : int
+            Side of the result, pixels.
+        mirrored : bool
+            Whether left and right change places.
+
+        Returns
+        -------
+        ndarray of uint8, shape (crop, crop, 3)
+            Those of Pillow's bilinear resize, if `across_first` of the box's size.
+
+        Raises
+        ------
+        ValueError
+            When the pixels of a row do not lie side by side.
+        """
+        if box.strides[1] != box.itemsize:
+            raise ValueError("the pixels of a row must lie side by side")
+        height, width = box.shape
+        across = self._across_taps(width, crop, 0, crop, mirrored)
+        down = self._down_taps(height, crop, 0, crop)
+        read = 4 * across.weights.shape[1]
+        if read > width:  # one step reads four; weights of zero meet the others
+            box = np.pad(box, ((0, 0), (0, read - width)))
+        if not down_first(width, height, crop):
+            pixels = self._run_down(self._run_across(box, across, crop), down)
+        else:
+            few = self._run_down(box.view(np.uint8), down).view(np.uint32)
+            pixels = self._run_across(few, across, crop)
+        return pixels.reshape(crop, crop, 3)
 
     def _across(self, width: int, height: int, view: ViewSpec) -> Across:
         size, (left, _) = Geometry.of(width, height, view)
@@ -143,26 +184,32 @@ class Kernel:
             rows.ctypes.data,
             line,
         )
-        return rows
+        return rows[: len(words) * line].reshape(len(words), line)
 
-    def _run_down(self, rows: Pixels, down: Taps, crop: int) -> Pixels:
-        line = 3 * crop
-        starts = down.starts * line
-        out = np.empty(crop * line + VECTOR, np.uint8)  # and one vector more
+    def _run_down(self, rows: Pixels, down: Taps) -> Pixels:
+        line = rows.shape[1]
+        count = len(down.starts)
+        out = np.empty(count * line + VECTOR, np.uint8)  # and one vector more
         self._down_code(
             rows.ctypes.data,
-            line,
-            starts.ctypes.data,
+            rows.strides[0],
+            down.starts.ctypes.data,
             down.weights.ctypes.data,
             down.weights.shape[1],
-            crop,
+            count,
             out.ctypes.data,
+            line,
         )
-        return out[: crop * line].reshape(crop, crop, 3)
+        return out[: count * line].reshape(count, line)
 
 
-def _across_taps(source: int, resized: int, first: int, count: int) -> Across:
-    return Across.of(taps(source, resized, first, count, step=4))
+def _across_taps(
+    source: int, resized: int, first: int, count: int, mirrored: bool = False
+) -> Across:
+    found = taps(source, resized, first, count, step=4)
+    if mirrored:
+        found = Taps(found.starts[::-1], found.weights[::-1])
+    return Across.of(found)
 
 
 def _addresses(*names: str) -> list[int]:

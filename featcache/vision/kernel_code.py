@@ -119,25 +119,29 @@ end:
 """
 
 # 16 bytes of an output row in each step of %block: the same bytes of some rows, each
-# times its weight. The last step of a row may run over into the next row, which is
-# written after it.
+# times its weight. The last step of a row goes back as far as it must to end with it;
+# only of lines below 16 bytes more is read and written than is meant.
 _DOWN = f"""
-define void @down(ptr %rows, i64 %line, ptr %starts, ptr %weights, i64 %taps,
-                  i64 %count, ptr %out) {{
+define void @down(ptr %rows, i64 %stride, ptr %starts, ptr %weights, i64 %taps,
+                  i64 %count, ptr %out, i64 %line) {{
 entry:
+  %end.less = sub i64 %line, 16
+  %long = icmp sgt i64 %end.less, 0
+  %last = select i1 %long, i64 %end.less, i64 0
   br label %row
 row:
   %y = phi i64 [ 0, %entry ], [ %y.next, %row.end ]
   %start.at = getelementptr i64, ptr %starts, i64 %y
   %start = load i64, ptr %start.at
-  %inputs = getelementptr i8, ptr %rows, i64 %start
+  %start.bytes = mul i64 %start, %stride
+  %inputs = getelementptr i8, ptr %rows, i64 %start.bytes
   %y.target = mul i64 %y, %line
   %outputs = getelementptr i8, ptr %out, i64 %y.target
   %y.weights = mul i64 %y, %taps
   %weights.row = getelementptr i32, ptr %weights, i64 %y.weights
   br label %block
 block:
-  %x = phi i64 [ 0, %row ], [ %x.next, %block.end ]
+  %x = phi i64 [ 0, %row ], [ %x.inside, %block.end ]
   br label %tap
 tap:
   %t = phi i64 [ 0, %block ], [ %t.next, %tap ]
@@ -153,7 +157,7 @@ tap:
                               <16 x i32> zeroinitializer
   %product = mul <16 x i32> %pixels, %weight.all
   %sum = add <16 x i32> %sum.old, %product
-  %offset.next = add i64 %offset, %line
+  %offset.next = add i64 %offset, %stride
   %t.next = add i64 %t, 1
   %t.more = icmp ult i64 %t.next, %taps
   br i1 %t.more, label %tap, label %block.end
@@ -162,6 +166,8 @@ block.end:
   %target = getelementptr i8, ptr %outputs, i64 %x
   store <16 x i8> %bytes, ptr %target, align 1
   %x.next = add i64 %x, 16
+  %x.fits = icmp slt i64 %x.next, %last
+  %x.inside = select i1 %x.fits, i64 %x.next, i64 %last
   %x.more = icmp ult i64 %x.next, %line
   br i1 %x.more, label %block, label %row.end
 row.end:
@@ -173,5 +179,6 @@ end:
 }}
 """
 
-# Called with addresses and numbers, strides and starts in bytes.
+# Called with addresses and numbers; strides and lines in bytes, and the starts of the
+# pass across; those of the pass down in rows.
 CODE = _ACROSS + _DOWN

@@ -1,147 +1,83 @@
-"""Loaders: batches of pixels for online training, decoded ahead on threads.
+"""Loaders: batches of pixels for online training, made ahead on threads."""
 
-Pillow lets go of the interpreter while it decodes, so plain threads keep the network
-fed; nothing is copied between processes.
-"""
-
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from itertools import islice
-from types import TracebackType
-from typing import Self, TypeVar
+from dataclasses import dataclass, field
+from itertools import chain, islice
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from featcache.core.errors import BadImage, BadImagesError
-from featcache.core.machine import cores
-from featcache.core.manifest import Manifest
 from featcache.core.seeds import epoch_order, generator
-from featcache.core.specs import ViewSpec
-from featcache.core.status import UnusableImageError
-from featcache.core.text import plural, shown
-from featcache.vision.augment import augment
-from featcache.vision.decode import decode, read_file
-from featcache.vision.views import Pixels, render
+from featcache.vision.pixels import Images, Rows
+from featcache.vision.threads import Threads
+from featcache.vision.views import Pixels
 
-Rows = npt.NDArray[np.int64]
 Batch = tuple[Pixels, npt.NDArray[np.int64]]  # (b, crop, crop, 3) and labels (b,)
+Read = Callable[[int], Pixels]  # from a sample_index to its (crop, crop, 3) pixels
 
-KEPT_BYTES = 1 << 30  # up to which decoded views may stay in memory between epochs
+KEPT_BYTES = 1 << 30  # up to which fixed views stay in memory between epochs
 _BATCHES_AHEAD = 3
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-class Threads:
-    """Threads that work ahead of whoever takes their results; ``with`` ends them.
-
-    Parameters
-    ----------
-    workers : int
-        How many; 0 means one per core that this process may use.
-    """
-
-    def __init__(self, workers: int = 0) -> None:
-        self.workers = workers or cores()
-        self._pool = ThreadPoolExecutor(self.workers, "featcache-images")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def ordered(
-        self, work: Callable[[T], R], items: Iterable[T], ahead: int = 0
-    ) -> Generator[R, None, None]:
-        """Work on items, some ahead, and give the results in the items' order.
-
-        Parameters
-        ----------
-        work : callable
-            From one item to its result.
-        items : iterable
-            Taken only as fast as results are.
-        ahead : int
-            How many items are begun before their results are asked for; at least two
-            per thread, so that none is idle.
-
-        Yields
-        ------
-        object
-            One result per item; what ``work`` raises is raised in its place.
-        """
-        ahead = max(ahead, 2 * self.workers)
-        pending: deque[Future[R]] = deque()
-        try:
-            for item in items:
-                pending.append(self._pool.submit(work, item))
-                if len(pending) > ahead:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+_PART = 4  # images a thread takes at once: to hand over one takes 60 us
 
 
 @dataclass(frozen=True, eq=False)
 class Loader:
-    """The images of some samples in batches; iterating gives their fixed views.
+    """Some samples in batches; iterating gives their fixed views.
+
+    Where several processes train one network, each has a loader of the same rows and
+    of its own share; order and batches are those of a single process.
 
     Parameters
     ----------
-    manifest : Manifest
-        Files and labels.
+    images : Images
+        Pixels and labels.
     rows : ndarray of int64, shape (n,)
-        Which samples: rows of the manifest.
-    view : ViewSpec
-        The crop; of augmented images its size.
+        Which samples: some of ``images.rows``, equal in all processes.
     batch_size : int
-        b; the last batch may be smaller.
+        b, of all processes together; the last batch may be smaller.
     threads : Threads
-        Who decodes.
+        Who makes the views.
+    share : (int, int)
+        This process's number, from 0, and how many there are.
     """
 
-    manifest: Manifest
+    images: Images
     rows: Rows
-    view: ViewSpec
     batch_size: int
     threads: Threads
+    share: tuple[int, int] = (0, 1)
+    _kept: dict[int, Pixels] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
+    def own(self) -> Rows:
+        """The rows of this process, in their order."""
+        rank, count = self.share
+        return self.rows[rank::count]
+
+    @property
     def small(self) -> bool:
-        """Whether all views together take at most `KEPT_BYTES`: 7,133 of 224 x 224."""
-        return len(self) * 3 * self.view.crop**2 <= KEPT_BYTES
+        """Whether fixed views are made once: all take at most `KEPT_BYTES`."""
+        return len(self) * 3 * self.images.view.crop**2 <= KEPT_BYTES
 
     def __iter__(self) -> Iterator[Batch]:
-        """Give the deterministic view of each image, in the order of the rows.
+        """Give the fixed views of this process's share of the rows, in their order.
 
         Yields
         ------
         (ndarray of uint8 (b, crop, crop, 3), ndarray of int64 (b,))
-            Pixels and labels.
+            Pixels and labels; of K processes, the one numbered r gets every K-th row
+            from the r-th on, and none gets a row twice.
 
         Raises
         ------
         BadImagesError
-            In place of a batch with an image that cannot be used.
+            In place of a batch with an image that was damaged after it was checked.
         """
-        return self._batches(self.rows, lambda i: render(self._image(i), self.view))
+        return self._given(_cut(self.own, self.batch_size), self.fixed)
 
     def augmented(self, epoch: int, *, seed: int) -> Iterator[Batch]:
         """Give one epoch of random views in random order.
@@ -153,23 +89,19 @@ class Loader:
         seed : int
             Order and views follow from seed, epoch and sample_index alone.
 
-        Yields
-        ------
-        (ndarray of uint8 (b, crop, crop, 3), ndarray of int64 (b,))
-            Pixels and labels.
+        Returns
+        -------
+        iterator of (ndarray of uint8 (b, crop, crop, 3), ndarray of int64 (b,))
+            Pixels and labels of this process's share of each batch: every K-th row of
+            it from the r-th on. It may be empty where the last batch is small; every
+            process gets equally many.
 
         Raises
         ------
         BadImagesError
-            In place of a batch with an image that cannot be used.
+            In place of a batch with an image that was damaged after it was checked.
         """
-
-        def read(sample_index: int) -> Pixels:
-            random = generator(seed, "augment", epoch, sample_index)
-            return augment(self._image(sample_index), self.view.crop, random)
-
-        order = epoch_order(len(self), seed=seed, epoch=epoch)
-        return self._batches(self.rows[order], read)
+        return self._given(self.shares(epoch, seed=seed), self.reader(epoch, seed=seed))
 
     def shuffled(self, epoch: int, *, seed: int) -> Iterator[Batch]:
         """Give one epoch of the fixed views in random order, as a cache's rows.
@@ -184,86 +116,100 @@ class Loader:
         Returns
         -------
         iterator of (ndarray of uint8 (b, crop, crop, 3), ndarray of int64 (b,))
-            Pixels and labels.
+            As `augmented`.
 
         Raises
         ------
         BadImagesError
-            In place of a batch with an image that cannot be used.
+            In place of a batch with an image that was damaged after it was checked.
         """
-        order = epoch_order(len(self), seed=seed, epoch=epoch)
-        return self._batches(
-            self.rows[order], lambda i: render(self._image(i), self.view)
-        )
+        return self._given(self.shares(epoch, seed=seed), self.fixed)
 
-    def bad_images(self) -> Iterator[BadImage | None]:
-        """Decode every image and throw its pixels away.
+    def reader(self, epoch: int, *, seed: int) -> Read:
+        """Return what makes the random views of an epoch, one by one.
 
-        Yields
+        Parameters
+        ----------
+        epoch : int
+            From 0.
+        seed : int
+            A view follows from seed, epoch and sample_index alone.
+
+        Returns
+        -------
+        callable
+            From a sample_index to pixels (crop, crop, 3); several threads may call it.
+        """
+
+        def read(sample_index: int) -> Pixels:
+            random = generator(seed, "augment", epoch, sample_index)
+            return self.images.drawn(sample_index, random)
+
+        return read
+
+    def fixed(self, sample_index: int) -> Pixels:
+        """Return the fixed view of a sample; several threads may call it.
+
+        Parameters
+        ----------
+        sample_index : int
+            One of the rows.
+
+        Returns
+        -------
+        ndarray of uint8, shape (crop, crop, 3)
+            Not to be changed: it is made once where the loader is `small`.
+
+        Raises
         ------
-        BadImage or None
-            One per row: what is wrong with it, or None.
+        BadImagesError
+            When the image was damaged after it was checked.
         """
+        pixels = self._kept.get(sample_index)
+        if pixels is None:
+            pixels = self.images.fixed(sample_index)
+            if self.small:
+                self._kept[sample_index] = pixels
+        return pixels
 
-        def examine(sample_index: int) -> BadImage | None:
-            try:
-                self._image(sample_index)
-            except BadImagesError as error:
-                return error.images[0]
-            return None
+    def shares(self, epoch: int, *, seed: int) -> list[Rows]:
+        """Return this process's samples of each batch of an epoch.
 
-        return self.threads.ordered(examine, self.rows.tolist())
+        Parameters
+        ----------
+        epoch : int
+            From 0.
+        seed : int
+            The order follows from seed and epoch alone.
 
-    def _image(self, sample_index: int) -> Image.Image:
-        file = self.manifest.file(sample_index)
-        try:
-            return decode(read_file(file), self.view)
-        except UnusableImageError as error:
-            raise _refusal([BadImage(shown(file), str(error))]) from None
+        Returns
+        -------
+        list of ndarray of int64
+            Rows of the manifest; see `augmented`.
+        """
+        rank, count = self.share
+        order = self.rows[epoch_order(len(self), seed=seed, epoch=epoch)]
+        return [batch[rank::count] for batch in _cut(order, self.batch_size)]
 
-    def _batches(self, rows: Rows, read: Callable[[int], Pixels]) -> Iterator[Batch]:
-        ahead = _BATCHES_AHEAD * self.batch_size
-        with closing(self.threads.ordered(read, rows.tolist(), ahead)) as images:
-            for start in range(0, len(rows), self.batch_size):
-                batch = rows[start : start + self.batch_size]
-                pixels = np.stack(list(islice(images, len(batch))))
-                yield pixels, self.manifest.labels[batch].astype(np.int64)
+    def _given(self, batches: Sequence[Rows], read: Read) -> Iterator[Batch]:
+        crop = self.images.view.crop
 
+        def make(part: Rows) -> Pixels:
+            pixels = np.empty((len(part), crop, crop, 3), np.uint8)
+            for place, sample_index in zip(pixels, part.tolist(), strict=True):
+                place[:] = read(sample_index)
+            return pixels
 
-def check_images(loaders: Iterable[Loader], tick: Callable[[int], None]) -> None:
-    """Decode all images once, so that none stops the training hours later.
-
-    Parameters
-    ----------
-    loaders : iterable of Loader
-        Whose images are looked at.
-    tick : callable
-        Called with the number of images just looked at.
-
-    Raises
-    ------
-    BadImagesError
-        With every image that cannot be used, by path and reason.
-    """
-    bad = []
-    for loader in loaders:
-        for image in loader.bad_images():
-            tick(1)
-            if image is not None:
-                bad.append(image)
-    if bad:
-        raise _refusal(bad)
+        parts = [_cut(batch, _PART) for batch in batches]
+        # Bounded, so that the network gets its cores as soon as it has its batch.
+        ahead = _BATCHES_AHEAD * max(map(len, parts), default=0)
+        work = self.threads.ordered(make, chain.from_iterable(parts), ahead)
+        with closing(work) as made:
+            for batch, its in zip(batches, parts, strict=True):
+                pixels = list(islice(made, len(its))) or [make(batch)]  # an empty share
+                labels = self.images.manifest.labels[batch].astype(np.int64)
+                yield pixels[0] if len(its) == 1 else np.concatenate(pixels), labels
 
 
-def _refusal(images: Sequence[BadImage]) -> BadImagesError:
-    first = images[0]
-    if len(images) == 1:
-        message = f"{first.path} cannot be used: {first.reason}"
-    else:
-        message = (
-            f"{plural(len(images), 'image')} cannot be used, "
-            f"first {first.path}: {first.reason}"
-        )
-    return BadImagesError(
-        f"{message}; replace or remove the file and try again", images
-    )
+def _cut(rows: Rows, length: int) -> list[Rows]:
+    return [rows[start : start + length] for start in range(0, len(rows), length)]

@@ -6,8 +6,7 @@ decoded where it can. A way is taken if what it needs is installed, if there are
 images to be worth its start, and if it agrees with Pillow on a few pictures first.
 """
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -17,21 +16,26 @@ from PIL import Image
 
 from featcache.core.clock import Clock
 from featcache.core.specs import AugmentSpec, ViewSpec
+from featcache.core.view_specs import TUTORIAL
 from featcache.core.viewed import view_random
-from featcache.vision.augment import augment
+from featcache.vision.augment import Draw, cut
 from featcache.vision.decode import loaded, opened
 from featcache.vision.kernel import Kernel
 from featcache.vision.turbojpeg import JpegDecoder
 from featcache.vision.views import Pixels, render
+from featcache.vision.ways import (
+    Window,
+    jpeg_here,
+    kernel_here,
+    objection_to_passes,
+)
 from featcache.vision.window import across_first, two_passes
-from featcache.vision.words import Words, words_of
+from featcache.vision.words import Words, copied, image_of, words_of
 
 # The compiled way takes 0.15 s to start, its comparison with Pillow included, and saves
 # a core 1.3 ms an image (scripts/bench/view.py measures both): two cores gain from here
 # on, and more of them lose little.
 PAYS_FROM = 200  # images
-
-Window = Callable[[Image.Image, ViewSpec], Pixels]
 
 
 @dataclass(frozen=True)
@@ -98,14 +102,14 @@ class Viewer:
         if expected is not None and expected < PAYS_FROM:
             few = f"the start of a faster way pays from {PAYS_FROM} images on"
             return cls.plain(view, f"{few}, here are {expected}")
-        kernel, why = _kernel()
+        kernel, why = kernel_here()
         if kernel is None:
-            against = _passes()
+            against = objection_to_passes()
             window, name = (render, "whole image") if against else _TWO_PASSES
             why = f"{why}; {against}" if against else why
             alone = "simplejpeg gains nothing without the compiled window"
             return cls(view, window, description=_described(alone, name, why))
-        jpeg, why = _jpeg()
+        jpeg, why = jpeg_here()
         description = {
             "decode": f"simplejpeg {jpeg.version}" if jpeg else f"{_pillow()}: {why}",
             "view": f"compiled window (llvmlite {version('llvmlite')})",
@@ -169,17 +173,82 @@ class Viewer:
         """
         if count == 1:
             return [self(data, clock)]
-        crop = self.view.crop
         with ExitStack() as until_done:
             with clock.stage("decode"):
                 image = until_done.enter_context(opened(data, self.view))
-                whole = loaded(image, self.view.exif)  # crops need Pillow's image
+                source = self._decoded(image, data)
             with clock.stage("view"):
+                words = words_of(source) if isinstance(source, Image.Image) else source
                 drawn = [
-                    augment(whole, crop, view_random(how, digest, view), how)
+                    self.drawn(words, view_random(how, digest, view), how)
                     for view in range(1, count)
                 ]
-                return [self._window(whole), *drawn]
+                return [self._window(source), *drawn]
+
+    def words(self, data: bytes) -> Words:
+        """Return the whole image, to be kept.
+
+        Parameters
+        ----------
+        data : bytes
+            The file.
+
+        Returns
+        -------
+        ndarray of uint32, shape (h, w)
+            Upright if the view's policy says so; see `featcache.vision.words`.
+
+        Raises
+        ------
+        UnusableImageError
+            With the reason, whatever the bytes are.
+        """
+        with opened(data, self.view) as image:
+            words = self.jpeg(data, image, self.view.exif) if self.jpeg else None
+            if words is None:
+                words = copied(loaded(image, self.view.exif))
+            return words
+
+    def fixed(self, words: Words) -> Pixels:
+        """Return the view of an image that was kept.
+
+        Parameters
+        ----------
+        words : ndarray of uint32, shape (h, w)
+            From `words`.
+
+        Returns
+        -------
+        ndarray of uint8, shape (crop, crop, 3)
+            Those of a call with its file.
+        """
+        return self._window(words)
+
+    def drawn(
+        self, words: Words, random: np.random.Generator, how: AugmentSpec = TUTORIAL
+    ) -> Pixels:
+        """Return a random view of an image that was kept.
+
+        Parameters
+        ----------
+        words : ndarray of uint32, shape (h, w)
+            From `words`.
+        random : numpy.random.Generator
+            See `featcache.vision.augment.Draw.of`.
+        how : AugmentSpec
+            How the view is drawn.
+
+        Returns
+        -------
+        ndarray of uint8, shape (crop, crop, 3)
+            Those of `featcache.vision.augment.augment`.
+        """
+        draw = Draw.of(_size(words), random, how)
+        left, top, right, lower = draw.box
+        if self.kernel is None or not across_first(right - left, lower - top):
+            return cut(image_of(words), self.view.crop, draw)
+        box = words[top:lower, left:right]
+        return self.kernel.resized(box, self.view.crop, mirrored=draw.mirrored)
 
     def _decoded(self, image: Image.Image, data: bytes) -> Image.Image | Words:
         if self.jpeg and self._compiled(*image.size):
@@ -189,12 +258,13 @@ class Viewer:
         return loaded(image, self.view.exif)
 
     def _window(self, source: Image.Image | Words) -> Pixels:
+        width, height = _size(source)
+        if self.kernel and self._compiled(width, height):
+            words = words_of(source) if isinstance(source, Image.Image) else source
+            return self.kernel(words, self.view)
         if not isinstance(source, Image.Image):
-            assert self.kernel is not None
-            return self.kernel(source, self.view)
-        if self.kernel and self._compiled(*source.size):
-            return self.kernel(words_of(source), self.view)
-        window = self.window if across_first(*source.size) else render
+            source = image_of(source).convert("RGB")
+        window = self.window if across_first(width, height) else render
         return window(source, self.view)
 
     def _compiled(self, width: int, height: int) -> bool:
@@ -203,6 +273,14 @@ class Viewer:
             and across_first(width, height)
             and self.kernel.takes(width, height, self.view)
         )
+
+
+def _size(source: Image.Image | Words) -> tuple[int, int]:
+    """Return width and height."""
+    if isinstance(source, Image.Image):
+        return source.size
+    height, width = source.shape
+    return width, height
 
 
 _TWO_PASSES: tuple[Window, str] = (two_passes, "two passes")
@@ -214,51 +292,3 @@ def _pillow() -> str:
 
 def _described(decode: str, view: str, why: str) -> dict[str, str]:
     return {"decode": f"{_pillow()}: {decode}", "view": f"{_pillow()}, {view}: {why}"}
-
-
-@functools.cache
-def _kernel() -> tuple[Kernel | None, str]:
-    try:
-        kernel = Kernel()
-        objection = _objection(lambda image, view: kernel(words_of(image), view))
-    except Exception as error:
-        return None, _missing("llvmlite", error)
-    return (None, f"the compiled window {objection}") if objection else (kernel, "")
-
-
-@functools.cache
-def _jpeg() -> tuple[JpegDecoder | None, str]:
-    try:
-        jpeg = JpegDecoder()
-        objection = jpeg.objection()
-    except Exception as error:
-        return None, _missing("simplejpeg", error)
-    return (None, f"simplejpeg {objection}") if objection else (jpeg, "")
-
-
-@functools.cache
-def _passes() -> str:
-    objection = _objection(two_passes)
-    return f"two passes {objection}" if objection else ""
-
-
-def _missing(package: str, error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError):
-        return f"{package} is not installed (pip install 'featcache[fast]')"
-    return f"{package} does not work here: {' '.join(str(error).split())}"
-
-
-def _objection(window: Window) -> str | None:
-    """Compare a window with Pillow on noise, which shows any difference."""
-    random = np.random.default_rng(0)
-    for width, height in _SIZES:
-        noise = random.integers(0, 256, (height, width, 3), np.uint8)
-        image = Image.fromarray(noise)
-        if not np.array_equal(render(image, _VIEW), window(image, _VIEW)):
-            return f"differs from Pillow for an image of {width}x{height}"
-    return None
-
-
-_VIEW = ViewSpec()
-# Photos, enlarged ones, ones of the size wanted, and what is just not too tall.
-_SIZES = ((375, 500), (500, 375), (30, 20), (256, 300), (700, 256), (290, 580))

@@ -11,12 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import PIL
 from PIL import Image
 
 from featcache.core.specs import ViewSpec
 from featcache.vision.views import Pixels, center_box, resized_size
 
 _BILINEAR = Image.Resampling.BILINEAR
+_BY_SHRINKING = int(PIL.__version__.split(".")[0]) >= 13
 _ONE = 1 << 22  # Pillow's weights have 22 bits behind the point
 
 
@@ -123,6 +125,24 @@ def across_first(width: int, height: int) -> bool:
         ``h - int(h * s) > 2 * (w - w * s)`` implies ``h > 2 * w``.
     """
     return height <= 2 * width
+
+
+def down_first(width: int, height: int, crop: int) -> bool:
+    """Tell whether this Pillow resizes a box to a square down first, then across.
+
+    Parameters
+    ----------
+    width, height : int
+        Of the box, pixels; `across_first`.
+    crop : int
+        Side of the square.
+
+    Returns
+    -------
+    bool
+        False in every Pillow below 13.
+    """
+    return _BY_SHRINKING and crop < height and height - crop > 2 * (width - crop)
 
 
 def two_passes(image: Image.Image, view: ViewSpec) -> Pixels:

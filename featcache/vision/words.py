@@ -34,6 +34,40 @@ def words_of(image: Image.Image) -> Words:
     return np.frombuffer(memoryview(buffer), np.uint32).reshape(shape)
 
 
+def copied(image: Image.Image) -> Words:
+    """Return the words of an image that may go.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Mode RGB, loaded; alive until this returns, even if nobody else holds it.
+
+    Returns
+    -------
+    ndarray of uint32, shape (h, w)
+        Their own memory.
+    """
+    return words_of(image).copy()
+
+
+def image_of(words: Words) -> Image.Image:
+    """Return words as an image, without a copy.
+
+    Parameters
+    ----------
+    words : ndarray of uint32, shape (h, w)
+        Not to be changed as long as the image is in use.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGBX; ``convert("RGB")`` of it, or of what is cut out of it, has the
+        pixels of the image that the words are from.
+    """
+    height, width = words.shape
+    return Image.frombuffer("RGBX", (width, height), words, "raw", "RGBX", 0, 1)
+
+
 class _Array(ctypes.Structure):
     """``struct ArrowArray`` of Arrow's C data interface, which never changes."""
 

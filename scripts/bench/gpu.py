@@ -94,7 +94,7 @@ def from_files(case: Case, extractor: Extractor) -> float:
         if rows.reasons:
             raise SystemExit(f"not usable: {rows.reasons}")
 
-    dim = Backbone(case.source.backbone, case.source.load()).embed_dim
+    dim = Backbone(case.source.backbone, case.source.load()).row_size(224)
     began = time.perf_counter()
     run_blocks(plan_blocks(len(case.files), ROWS), work, extractor.workers)
     return len(case.files) / (time.perf_counter() - began)

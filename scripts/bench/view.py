@@ -4,7 +4,8 @@ The tutorial's way is PIL's open and convert, torchvision's Resize and CenterCro
 the table as "both", decode and view), ToTensor and Normalize; "featcache" ends with the
 same tensor. Each image goes through every way in turn, several times; of each the
 fastest counts, and processor time, so that other work on the machine does not. All ways
-get the same files in memory and have the same pixels, which is checked.
+get the same files in memory and have the same pixels, which is checked. "random" is the
+augmented view of an image that is decoded already, as in every epoch of a fine-tuning.
 
     python scripts/bench/view.py FOLDER
     python scripts/bench/view.py                 on generated JPEG files
@@ -24,7 +25,9 @@ from PIL import Image
 from torchvision import transforms
 
 from featcache.core.clock import Clock
+from featcache.core.seeds import generator
 from featcache.core.specs import ViewSpec
+from featcache.vision.augment import augment
 from featcache.vision.decode import decode, decode_view
 from featcache.vision.viewer import Viewer
 from featcache.vision.views import normalise, render
@@ -120,6 +123,10 @@ def ways_for(data: bytes, viewer: Viewer) -> dict[str, Way]:
     if viewer.jpeg:
         jpeg, header = viewer.jpeg, Image.open(io.BytesIO(data))
         ways["decode: simplejpeg"] = lambda: jpeg(data, header, VIEW.exif)
+    kept = viewer.words(data)
+    ways["random: Pillow"] = lambda: augment(image, VIEW.crop, generator(0, "bench"))
+    ways["random: fastest here"] = lambda: viewer.drawn(kept, generator(0, "bench"))
+    assert np.array_equal(ways["random: Pillow"](), ways["random: fastest here"]())
     pixels = decode_view(data, VIEW)
     assert np.array_equal(pixels, viewer(data, Clock()))
     assert np.array_equal(pixels, by_pillow(data, Clock()))

@@ -119,7 +119,7 @@ def made(options: argparse.Namespace, place: Path, count: int) -> float | None:
 
 def online(options: argparse.Namespace, spec: SgdSpec, scratch: Path) -> dict[str, Any]:
     """Train the head on images that are augmented anew in each epoch, once."""
-    how = FinetuneSpec(full=False, batch_size=spec.batch_size, lr=spec.lr)
+    how = FinetuneSpec(unfreeze="head", batch_size=spec.batch_size, lr=spec.lr)
     trained = finetune(
         options.data,
         how,

@@ -139,8 +139,13 @@ def test_verify_says_that_all_is_well(run, cached):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["finetune", "x"], "say what to train: --full or --head-only"),
-        (["finetune", "x", "--head-only", "--full"], "--full or --head-only"),
+        (["finetune", "x"], "say what to train: --full, --head-only or --unf"),
+        (["finetune", "x", "--head-only", "--full"], "--head-only or --unfreeze"),
+        (["finetune", "x", "--full", "--unfreeze", "layer4"], "--head-only or --unf"),
+        (["finetune", "x", "--head-only", "--head-lr-mult", "2"], "--head-lr-mult do"),
+        (["finetune", "--full", "--schedule", "cosine", "--gamma", "1"], "--gamma"),
+        (["finetune", "--full", "--optimizer", "adamw", "--momentum", "0"], "--mom"),
+        (["finetune", "--resume", "r", "--lr", "1"], "--lr does nothing with --resume"),
         (["finetune", "x", "--head-only", "--from-scratch"], "--from-scratch does"),
         (["finetune", "x", "--full", "--from-scratch", "--weights", "w"], "--weights"),
         (["fit-head", "--solver", "logreg", "--lr", "1"], "--lr does nothing with"),

@@ -31,10 +31,10 @@ def test_compare_prints_both_models_and_a_verdict(run):
     """For people: accuracies with intervals, the counts, a plain sentence."""
     text = run("compare", "good", "poor").stdout
     first, second, _, head, a, *_, counts, verdict = text.splitlines()
-    assert first == "A  good, on cache/photos-resnet18.h5"
-    assert second == "B  poor, on cache/photos-resnet18.h5"
-    assert head.split() == ["accuracy", "95", "%", "interval"]
-    assert re.fullmatch(r"A +100.00 % +67.56 to 100.00 %", a)
+    assert first == "A  good, cached head, on cache/photos-resnet18.h5"
+    assert second == "B  poor, cached head, on cache/photos-resnet18.h5"
+    assert head.split() == ["accuracy", "95", "%", "interval", "seconds", "images/s"]
+    assert re.fullmatch(r"A +100.00 % +67.56 to 100.00 % +\d\.\d\d +-", a)
     assert counts.startswith("8 images of split val: right in both ")
     assert verdict.startswith("not distinguishable: with 8 images, of which ")
 
@@ -48,11 +48,45 @@ def test_compare_as_json_is_one_object(run):
         "a", "b", "split", "images", "unpaired", "both_right", "only_a_right",
         "only_b_right", "both_wrong", "difference", "difference_interval", "p_value",
         "distinguishable", "smallest_visible", "verdict", "bad_images",
+        "models", "pairs", "adjusted_p_value", "worth",
     }  # fmt: skip
     assert set(report["a"]) == {
         "model", "data", "accuracy", "accuracy_interval", "skipped",
+        "kind", "backbone", "seconds", "images_per_second",
     }  # fmt: skip
+    assert [report["a"], report["b"]] == report["models"]
     assert report["a"]["accuracy"] - report["b"]["accuracy"] == report["difference"]
+
+
+def test_compare_of_one_file_gives_no_p_value(run):
+    """Named as a folder and as a file."""
+    text = run("compare", "good", "good/model.safetensors").stdout
+    assert "McNemar" not in text
+    assert text.endswith("A and B are the same file: there is nothing to compare\n")
+
+
+def test_compare_of_several_prints_a_line_for_each_pair(run):
+    """And says that p values are corrected."""
+    run("fit-head", "--solver", "centroid", "--out", "third")
+    text = run("compare", "good", "poor", "third", "cache/photos-resnet18.h5").stdout
+    assert "Holm's correction for 3 pairs" in text
+    for pair in ("A - B", "A - C", "B - C"):
+        line = rf"^{pair} +[+-]\d+\.\d\d +.* to .* \d, \d +[\d.]+ +not disting"
+        assert re.search(line, text, re.MULTILINE), text
+    report = json.loads(run("compare", "good", "poor", "third", "--json").stdout)
+    assert [m["model"] for m in report["models"]] == ["good", "poor", "third"]
+    assert len(report["pairs"]) == 3
+
+
+def test_compare_says_whether_fine_tuning_is_worth_it(run, shared_photos):
+    """The folder is the one that was trained on; a cached head takes its cache."""
+    words = ("--full", "--epochs", 1, "--weights", "random:0", "--out", "tuned")
+    run("finetune", shared_photos, *words)
+    told = run("compare", "tuned", "good")
+    assert "A  tuned, fine-tuned, on " in told.stdout
+    assert "seconds of a cached head are those of its fit" in told.stdout
+    assert "fine-tun" in told.stdout.splitlines()[-1]
+    assert f"on the images of {shared_photos}" in told.stderr
 
 
 def test_evaluate_tells_how_sure_its_numbers_are(run):

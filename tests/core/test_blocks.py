@@ -29,6 +29,15 @@ def test_larger_caches_have_no_smaller_blocks(n, more):
     assert block_rows(n) <= block_rows(n + more)
 
 
+@given(n=st.integers(1, 10**9), row_bytes=st.integers(1, 10**8))
+def test_blocks_of_large_rows_stay_small_beside_the_memory(n, row_bytes):
+    """64 MiB at most, as far as 8 rows allow; rows of features are not concerned."""
+    rows = block_rows(n, row_bytes)
+    assert rows == 8 or rows * row_bytes <= 64 << 20
+    assert rows == block_rows(n) or 2 * rows * row_bytes > 64 << 20
+    assert block_rows(n, 2048 * 4) == block_rows(n)
+
+
 @given(n=st.integers(512, 16384))
 def test_caches_of_medium_size_have_32_to_64_blocks(n):
     """Enough that the last blocks leave no worker idle for long."""

@@ -10,6 +10,7 @@ from featcache.core.intervals import (
     bootstrap_difference,
     bootstrap_recall,
     discordant,
+    holm,
     mcnemar_exact,
     sign_test,
     smallest_visible,
@@ -126,3 +127,31 @@ def test_no_difference_is_visible_with_five_images():
     """Six to none is the least that is significant."""
     assert smallest_visible(0, 5) is None
     assert smallest_visible(0, 153) == pytest.approx(6 / 153)
+
+
+@given(m=st.integers(10, 200), n=st.integers(200, 2000), tests=st.integers(1, 20))
+def test_of_several_tests_less_is_visible(m, n, tests):
+    """Just significant, when its p value is multiplied by their number."""
+    ahead = round(smallest_visible(m, n, tests=tests) * n)
+    behind = (m - ahead) // 2
+    assert tests * sign_test(behind, m - behind) < 0.05
+    assert tests * sign_test(behind + 1, m - behind - 1) >= 0.05
+
+
+@given(p=st.lists(st.floats(0, 1), max_size=12))
+def test_holm_steps_down(p):
+    """The smallest at level / m, the next at level / (m - 1), until one is not."""
+    adjusted = holm(p)
+    assert all(a >= b for a, b in zip(adjusted, p, strict=True))
+    for level in (0.01, 0.05, 0.2):
+        rejected = set()
+        for before, i in enumerate(np.argsort(p, kind="stable")):
+            if p[i] * (len(p) - before) >= level:
+                break
+            rejected.add(i)
+        assert {i for i, a in enumerate(adjusted) if a < level} == rejected
+
+
+def test_holm_of_a_textbook_case():
+    """0.005 x 4, 0.01 x 3, 0.03 x 2; 0.04 x 1 may not be below the one before."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])

@@ -344,7 +344,7 @@ def blocks_done(partial_file: Path) -> int:
     return sum(any(data[at : at + 32]) for at in range(0, len(data), 32))
 
 
-def until(true, seconds=60.0):
+def until(true, seconds=200.0):
     """Wait for something to become true."""
     end = time.monotonic() + seconds
     while not true():

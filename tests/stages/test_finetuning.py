@@ -23,8 +23,9 @@ from featcache.core.progress import Silent
 from featcache.core.reports import EpochRecord
 from featcache.core.seeds import generator
 from featcache.core.specs import FinetuneSpec, ViewSpec
-from featcache.stages import finetuning
-from featcache.stages.finetuning import epoch_line, finetune
+from featcache.stages import assembling
+from featcache.stages.finetuning import finetune
+from featcache.stages.online_run import epoch_line
 from featcache.store.artifacts import open_model
 from featcache.vision.backbones import random_weights
 from featcache.vision.views import normalise, render
@@ -32,7 +33,7 @@ from featcache.vision.weights import state_sha256
 
 VIEW = ViewSpec(resize=40, crop=36)  # small, so that a test takes a second
 FULL = FinetuneSpec(epochs=2, lr=1e-3, head_lr_mult=3.0, workers=1)
-HEAD = FinetuneSpec(epochs=2, lr=1e-4, full=False, workers=1)
+HEAD = FinetuneSpec(epochs=2, lr=1e-4, unfreeze="head", workers=1)
 COLOURS = {"ants": (150, 60, 40), "bees": (210, 180, 40)}
 
 
@@ -90,13 +91,13 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module", autouse=True)
 def small_view():
     """Give all weights a view of 36 x 36 pixels."""
-    find = finetuning.find_weights
+    find = assembling.find_weights
 
     def find_small(*args, **kwargs):
         return replace(find(*args, **kwargs), view=VIEW)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetuning, "find_weights", find_small)
+        patch.setattr(assembling, "find_weights", find_small)
         yield
 
 
@@ -198,7 +199,7 @@ def test_progress_counts_every_image(kind, epochs, request):
     assert all(done == total for total, done in heard.counts)
     totals = dict(zip(heard.tasks, heard.counts, strict=True))
     assert [totals[f"epoch {n}/2"][0] for n in (1, 2)] == epochs
-    assert totals["check images"][0] == 20
+    assert totals["decode"][0] == 20
     assert [line[:9] for line in heard.lines[1:]] == ["epoch 1/2", "epoch 2/2"]
 
 
@@ -215,7 +216,7 @@ def test_equal_seeds_give_equal_bits(head_only, photos, tmp_path):
 
 def test_from_scratch_begins_with_random_weights(photos, tmp_path):
     """The weights are drawn from the seed; those given are left alone."""
-    spec = replace(HEAD, epochs=1, from_scratch=True)
+    spec = replace(FULL, epochs=1, from_scratch=True)
     run = finetune(photos, spec, weights="imagenet", out=tmp_path)
     assert open_model(run.model).weights == "random:0"
     assert run.head.weight.shape == (2, 512)
@@ -250,7 +251,7 @@ def test_all_bad_images_are_named_before_training(photos, tmp_path):
     with pytest.raises(BadImagesError, match="2 images cannot be used") as caught:
         finetune(data, HEAD, weights="random", out=tmp_path / "run", progress=heard)
     assert len(caught.value.images) == 2
-    assert heard.tasks == ["check images"]
+    assert heard.tasks == ["decode"]
     assert not (tmp_path / "run").exists()
 
 
@@ -267,12 +268,13 @@ def test_a_loss_that_explodes_leaves_nothing(photos, tmp_path):
 def test_an_interrupted_run_keeps_the_best_so_far(photos, tmp_path):
     """After one complete epoch its weights are there, and the user is told where."""
     heard = Listener(stop_at="epoch 2/2")
-    with pytest.raises(Interrupted, match=r"after 1 of 2 epochs.*model\.safetensors"):
+    with pytest.raises(Interrupted, match=r"after 1 of 2 epochs; .*--resume"):
         finetune(photos, HEAD, weights="random", out=tmp_path, progress=heard)
     report = open_model(tmp_path).report
     assert report["epochs"] == report["best_epoch"] == 1
     assert report["settings"]["interrupted"] is True
     assert {p.name for p in tmp_path.iterdir()} == {
+        "checkpoint",
         "history.csv",
         "model.safetensors",
         "report.json",

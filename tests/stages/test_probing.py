@@ -139,7 +139,7 @@ def test_what_is_trained_online_without_augmentation_is_the_cached_head(
     numbers = {"epochs": 3, "lr": 1e-3, "batch_size": 5, "nesterov": True}
     online = featcache.finetune(
         shared_photos,
-        FinetuneSpec(full=False, augment=False, **numbers),
+        FinetuneSpec(unfreeze="head", augment=False, **numbers),
         weights="random:0",
     )
     cached = featcache.fit_head(cache, SgdSpec(**numbers))

@@ -96,7 +96,7 @@ def test_a_model_of_neighbours_serves_where_a_linear_one_does(cache, shared_phot
     expected = fitted.head.probabilities(cache.features("val").X).max(axis=1)
     assert [p.probability for p in predicted] == pytest.approx(expected, abs=1e-3)
     compared = featcache.compare(fitted.model, linear.model, cache)
-    assert compared.a.accuracy == fitted.val_accuracy
+    assert compared.models[0].accuracy == fitted.val_accuracy
     (record,) = fitted.history
     assert fitted.report.train_accuracy == record.train_accuracy
 

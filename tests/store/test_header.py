@@ -198,9 +198,9 @@ PLACES = {
         fields(view={"crop": 10**400}),
         "not a view",
     ),
-    "unknown interpolation": (
+    "unknown layer": (
         fields(layer="layer4"),
-        r"layer must be avgpool, got 'layer4'",
+        r"layer must be avgpool or .*, got 'layer4'",
     ),
     "provenance is a list": (provenance("[]"), "no JSON object"),
     "other provenance": (

@@ -11,7 +11,11 @@ from PIL import Image
 from torchvision.transforms import RandomResizedCrop, functional
 
 from featcache.core.seeds import generator
+from featcache.core.specs import ViewSpec
+from featcache.core.view_specs import AugmentSpec
 from featcache.vision.augment import RATIO, SCALE, augment, random_box
+from featcache.vision.viewer import Viewer
+from featcache.vision.words import copied
 
 
 def noise(width, height):
@@ -20,12 +24,28 @@ def noise(width, height):
     return Image.fromarray(pixels)
 
 
+def by_viewer(image, crop, random):
+    """The view of the image's words, by what is fastest here."""
+    return Viewer.fastest(ViewSpec(crop=crop)).drawn(copied(image), random)
+
+
+@pytest.mark.parametrize("way", [augment, by_viewer])
 @pytest.mark.parametrize(
     "size",
-    [(500, 375), (375, 500), (64, 64), (8, 8), (1, 1), (900, 20), (20, 900)],
+    [
+        (500, 375),
+        (375, 500),
+        (64, 64),
+        (8, 8),
+        (3, 2),
+        (1, 1),
+        (900, 20),
+        (20, 900),
+        (1601, 1201),
+    ],
     ids=str,
 )
-def test_pixels_are_torchvisions_for_the_same_parameters(size):
+def test_pixels_are_torchvisions_for_the_same_parameters(size, way):
     """The view is bit for bit resized_crop, then hflip, on the Pillow image."""
     image = noise(*size)
     for sample in range(12):
@@ -36,10 +56,25 @@ def test_pixels_are_torchvisions_for_the_same_parameters(size):
         )
         if random.random() < 0.5:
             expected = functional.hflip(expected)
-        view = augment(image, 64, generator(3, "augment", sample))
+        view = way(image, 64, generator(3, "augment", sample))
         assert view.shape == (64, 64, 3)
         assert view.dtype == np.uint8
         np.testing.assert_array_equal(np.asarray(expected), view)
+
+
+def test_boxes_taller_than_the_ratio_allows_are_torchvisions():
+    """Where Pillow's passes may change places in any release, Pillow does the work."""
+    how = AugmentSpec(ratio=(0.1, 0.2))
+    image, tall = noise(300, 400), 0
+    for sample in range(8):
+        random = generator(3, "augment", sample)
+        left, top, right, lower = random_box(300, 400, random, how)
+        tall += lower - top > 2 * (right - left)
+        expected = augment(image, 64, generator(3, "augment", sample), how)
+        viewer = Viewer.fastest(ViewSpec(crop=64))
+        found = viewer.drawn(copied(image), generator(3, "augment", sample), how)
+        np.testing.assert_array_equal(expected, found)
+    assert tall == 8
 
 
 def test_views_depend_on_the_generator_alone():

@@ -107,7 +107,7 @@ def test_every_backbone_is_built_and_has_its_dimension(name):
     """All of the catalog's networks run; their random weights can be repeated."""
     backbone = Backbone(name, random_weights(name, seed=3))
     with torch.inference_mode():
-        assert backbone(torch.zeros(1, 3, 64, 64)).shape == (1, backbone.embed_dim)
+        assert backbone(torch.zeros(1, 3, 64, 64)).shape == (1, backbone.row_size(64))
     assert state_sha256(random_weights(name, seed=3)) == backbone.weights_sha256
     assert state_sha256(random_weights(name, seed=4)) != backbone.weights_sha256
 

@@ -11,7 +11,7 @@ from featcache.core.clock import Clock
 from featcache.core.specs import AugmentSpec, ViewSpec
 from featcache.core.status import Status
 from featcache.core.viewed import view_counts, view_random
-from featcache.vision import viewer
+from featcache.vision import ways
 from featcache.vision.augment import random_box
 from featcache.vision.decode import decode, decode_view
 from featcache.vision.pipeline import Extractor
@@ -161,5 +161,5 @@ def test_known_rows_need_all_their_views(files):
 def asked_anew():
     """Forget between tests what was found to work."""
     yield
-    for found in (viewer._kernel, viewer._jpeg, viewer._passes):
+    for found in (ways.kernel_here, ways.jpeg_here, ways.objection_to_passes):
         found.cache_clear()

@@ -11,7 +11,7 @@ from PIL import Image
 from featcache.core.clock import Clock
 from featcache.core.specs import ViewSpec
 from featcache.core.status import UnusableImageError
-from featcache.vision import viewer
+from featcache.vision import viewer, ways
 from featcache.vision.decode import decode_view
 from featcache.vision.viewer import PAYS_FROM, Viewer
 from featcache.vision.views import render
@@ -24,7 +24,7 @@ VIEW = ViewSpec()
 def asked_anew():
     """Forget between tests what was found to work."""
     yield
-    for found in (viewer._kernel, viewer._jpeg, viewer._passes):
+    for found in (ways.kernel_here, ways.jpeg_here, ways.objection_to_passes):
         found.cache_clear()
 
 
@@ -229,7 +229,7 @@ def test_without_a_package_the_pixels_are_the_same(
     fast, monkeypatch, missing, decode, view
 ):
     """The description tells what is in use, and what to install."""
-    for found in (viewer._kernel, viewer._jpeg):
+    for found in (ways.kernel_here, ways.jpeg_here):
         found.cache_clear()
     without(monkeypatch, *missing)
     slower = Viewer.fastest(VIEW, expected=PAYS_FROM)
@@ -261,8 +261,8 @@ def test_a_jpeg_decoder_that_differs_is_not_used(fast, monkeypatch):
 
     monkeypatch.setattr(fast.jpeg, "_decode", off_by_one)
     assert "other pixels than Pillow for 4:4:4" in fast.jpeg.objection()
-    monkeypatch.setattr(viewer, "JpegDecoder", lambda: fast.jpeg)
-    viewer._jpeg.cache_clear()
+    monkeypatch.setattr(ways, "JpegDecoder", lambda: fast.jpeg)
+    ways.jpeg_here.cache_clear()
     description = Viewer.fastest(VIEW).description
     assert description["decode"].startswith("Pillow ")
     assert "simplejpeg gives other pixels" in description["decode"]
@@ -270,7 +270,7 @@ def test_a_jpeg_decoder_that_differs_is_not_used(fast, monkeypatch):
 
 def test_windows_that_differ_are_not_used(monkeypatch):
     """A Pillow that resizes in another way gets its whole resize."""
-    monkeypatch.setattr(viewer, "_objection", lambda _: "differs from Pillow")
+    monkeypatch.setattr(ways, "objection_to", lambda _: "differs from Pillow")
     found = Viewer.fastest(VIEW)
     assert found.window is render
     assert found.kernel is None

@@ -4,17 +4,17 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
 
 from featcache.core.specs import ViewSpec
-from featcache.vision import kernel_code, viewer
+from featcache.vision import kernel_code, ways, window
 from featcache.vision.kernel import Kernel
 from featcache.vision.views import render
 from featcache.vision.window import across_first, taps, two_passes
-from featcache.vision.words import words_of
+from featcache.vision.words import copied, image_of, words_of
 from tests.vision.pictures import noise
 
 
@@ -96,6 +96,51 @@ def test_windows_equal_torchvision_for_special_sizes(kernel, size):
     check(kernel, noise(*size), ViewSpec())
 
 
+@st.composite
+def boxes(draw) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
+    """A size, and a box in an image of it that is at most twice as tall as wide."""
+    w, h = draw(st.integers(1, 400)), draw(st.integers(1, 400))
+    w = max(w, (h + 1) // 2)
+    left, top = draw(st.integers(0, 9)), draw(st.integers(0, 9))
+    right, under = draw(st.integers(0, 9)), draw(st.integers(0, 9))
+    size = (left + w + right, top + h + under)
+    return size, (left, top, left + w, top + h)
+
+
+@given(boxes(), st.integers(1, 260), st.booleans())
+@example(((300, 400), (0, 0, 300, 400)), 224, False)  # Pillow 13: down first
+@example(((300, 400), (9, 7, 290, 339)), 224, True)  # by one pixel
+@example(((300, 400), (9, 7, 290, 338)), 224, True)  # not any more
+@example(((229, 300), (3, 5, 227, 229)), 224, True)  # nothing to resize
+@example(((900, 700), (20, 30, 870, 690)), 5, False)  # no vector is so short
+def test_boxes_equal_pillows_crop_and_resize(kernel, where, crop, mirrored):
+    """Whatever lies around them; mirrored or not; of few columns and of one row."""
+    size, box = where
+    image = noise(*size)
+    expected = image.crop(box).resize((crop, crop), Image.Resampling.BILINEAR)
+    if mirrored:
+        expected = expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    left, top, right, lower = box
+    words = words_of(image)[top:lower, left:right]
+    found = kernel.resized(words, crop, mirrored=mirrored)
+    assert np.array_equal(np.asarray(expected), found)
+
+
+def test_boxes_whose_rows_are_not_contiguous_are_refused(kernel):
+    """The code goes from address to address."""
+    with pytest.raises(ValueError, match="side by side"):
+        kernel.resized(np.zeros((40, 80), np.uint32)[:, ::2], 24)
+
+
+def test_another_order_of_pillows_passes_is_noticed(monkeypatch):
+    """A release with another rule gets slower views, not other ones."""
+    pytest.importorskip("llvmlite", reason="the compiled window needs featcache[fast]")
+    monkeypatch.setattr(window, "_BY_SHRINKING", not window._BY_SHRINKING)
+    kernel, why = ways.kernel_here.__wrapped__()
+    assert kernel is None
+    assert why.startswith("the compiled window differs from Pillow for a box of ")
+
+
 @pytest.mark.parametrize("value", [0, 255])
 def test_flat_images_stay_flat(kernel, value):
     """Weights that do not sum up to one in 22 bits must not overflow."""
@@ -155,6 +200,13 @@ def test_words_are_the_images_own_pixels(mode):
     )
 
 
+def test_words_become_an_image_again():
+    """By the view that needs no copy."""
+    image = noise(37, 23)
+    found = image_of(copied(image)).convert("RGB")
+    assert np.array_equal(np.asarray(image), np.asarray(found))
+
+
 def test_words_are_copied_where_pillow_has_no_arrow(monkeypatch):
     """Pillow 11.0 does not show its storage."""
     monkeypatch.delattr(Image.Image, "__arrow_c_array__", raising=False)
@@ -169,15 +221,15 @@ def test_a_window_that_differs_is_noticed():
         pixels[100, 100, 1] ^= 1
         return pixels
 
-    assert viewer._objection(render) is None
-    assert "differs from Pillow" in viewer._objection(off_by_one)
+    assert ways.objection_to(render) is None
+    assert "differs from Pillow" in ways.objection_to(off_by_one)
 
 
 def test_code_that_llvm_refuses_is_a_reason(monkeypatch):
     """Another LLVM may read another language."""
     pytest.importorskip("llvmlite", reason="the compiled window needs featcache[fast]")
     monkeypatch.setattr("featcache.vision.kernel.CODE", kernel_code.CODE + "nonsense")
-    kernel, why = viewer._kernel.__wrapped__()
+    kernel, why = ways.kernel_here.__wrapped__()
     assert kernel is None
     assert why.startswith("llvmlite does not work here: ")
 
@@ -186,6 +238,6 @@ def test_without_llvmlite_there_is_a_reason(monkeypatch):
     """It tells what to type."""
     monkeypatch.setitem(sys.modules, "llvmlite.binding", None)
     monkeypatch.setitem(sys.modules, "llvmlite", None)
-    kernel, why = viewer._kernel.__wrapped__()
+    kernel, why = ways.kernel_here.__wrapped__()
     assert kernel is None
     assert why == "llvmlite is not installed (pip install 'featcache[fast]')"

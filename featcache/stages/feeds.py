@@ -1,0 +1,330 @@
+"""Feeds: what the online loop is given, from images or from a cache of maps."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.core.heads import Floats
+from featcache.core.metrics import Labels
+from featcache.core.progress import Progress
+from featcache.core.seeds import epoch_order
+from featcache.core.viewed import epoch_views
+from featcache.stages.online_network import OnlineNetwork, scores_of
+from featcache.store.maps import StoredMaps
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from featcache.train.loop import Batch
+    from featcache.vision.loaders import Loader, Read
+    from featcache.vision.threads import Threads
+    from featcache.vision.views import Pixels
+
+Rows = npt.NDArray[np.int64]
+Said = tuple[Floats, Labels]  # scores (b, C) and labels (b,)
+
+_WINDOW = 64  # images whose frozen part is computed before the loop takes its turn
+_KEPT_BYTES = 1 << 30  # up to which the frozen part of fixed views is computed once
+
+
+class Feed(Protocol):
+    """What the loop is given; each process has its share."""
+
+    def count(self, split: str) -> int:
+        """Return how many images a split has, of all processes together."""
+
+    def passing(self, split: str) -> int:
+        """Return how many images pass here when a split is gone through."""
+
+    def train(self, epoch: int) -> "Iterable[Batch]":
+        """Give the share of each batch of an epoch."""
+
+    def scores(self, split: str) -> Iterator[Said]:
+        """Give what is said of the share of a split's fixed views."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFeed:
+    """Images: augmented to train on, in their fixed views to measure.
+
+    Parameters
+    ----------
+    loaders : mapping of str to Loader
+        By split; one without images is not there.
+    network : OnlineNetwork
+        Of which the frozen stages may run ahead of the loop.
+    threads : Threads
+        Who reads images and runs those.
+    progress : Progress
+        Hears of every image that passes.
+    """
+
+    loaders: "Mapping[str, Loader]"
+    network: OnlineNetwork
+    threads: "Threads"
+    progress: Progress
+    _kept: "dict[str, list[Tensor]]" = field(default_factory=dict)
+
+    def count(self, split: str) -> int:
+        """Return how many images a split has.
+
+        Parameters
+        ----------
+        split : {"train", "val", "test"}
+            Which part.
+
+        Returns
+        -------
+        int
+            Of all processes together.
+        """
+        return len(self.loaders[split]) if split in self.loaders else 0
+
+    def passing(self, split: str) -> int:
+        """Return how many images pass here when a split is gone through.
+
+        Parameters
+        ----------
+        split : {"train", "val", "test"}
+            Which part.
+
+        Returns
+        -------
+        int
+            None where their frozen part is kept from the time before.
+        """
+        if split in self._kept or split not in self.loaders:
+            return 0
+        return len(self.loaders[split].own)
+
+    def train(self, epoch: int) -> "Iterator[Batch]":
+        """Give the share of each batch of an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0.
+
+        Yields
+        ------
+        Batch
+            Pixels, or what the frozen stages made of them, and labels.
+        """
+        spec, loader = self.network.spec, self.loaders["train"]
+        if self.network.ahead:
+            batches = self._frozen_ahead(loader, epoch)
+        elif spec.augment:
+            batches = loader.augmented(epoch, seed=spec.seed)
+        else:
+            batches = loader.shuffled(epoch, seed=spec.seed)
+        for inputs, labels in batches:
+            yield inputs, labels
+            self.progress.advance(len(labels))
+
+    def scores(self, split: str) -> Iterator[Said]:
+        """Give what the classifier says of the share of a split's fixed views.
+
+        Parameters
+        ----------
+        split : {"train", "val", "test"}
+            Which part.
+
+        Yields
+        ------
+        (ndarray of float32 (b, C), ndarray of int32 (b,))
+            Scores and labels.
+        """
+        network, loader = self.network, self.loaders[split]
+        labels, done = loader.images.manifest.labels[loader.own], 0
+        ahead = network.ahead or network.device.type != "cpu"
+        for piece in self._said(split) if ahead else self._said_on_threads(split):
+            yield piece, labels[done : done + len(piece)]
+            done += len(piece)
+
+    def _said(self, split: str) -> Iterator[Floats]:
+        network, run = self.network, self.network.scorer()
+        known = split in self._kept
+        pieces = self._frozen_kept(split) if network.ahead else self._pixels(split)
+        for piece in pieces:
+            yield scores_of(run, network.prepare(piece))
+            if not known:
+                self.progress.advance(len(piece))
+
+    def _said_on_threads(self, split: str) -> Iterator[Floats]:
+        """Run the whole network on the threads, one core each."""
+        loader = self.loaders[split]
+        run = self.network.scorer()
+        for scores in self._on_threads(run, loader.own, loader.fixed):
+            yield scores.numpy()
+            self.progress.advance(len(scores))
+
+    def _pixels(self, split: str) -> "Iterator[Pixels]":
+        return (pixels for pixels, _ in self.loaders[split])
+
+    def _on_threads(
+        self, run: "Callable[[Tensor], Tensor]", rows: Rows, read: "Read"
+    ) -> "Iterator[Tensor]":
+        from featcache.vision.stages import forward_windows
+
+        view = self.network.source.view
+        indices = rows.tolist()
+        return forward_windows(run, indices, read, view, self.threads, window=_WINDOW)
+
+    def _frozen_ahead(self, loader: "Loader", epoch: int) -> "Iterator[Batch]":
+        """Give what the frozen stages make of an epoch's images, batch by batch."""
+        spec = self.network.spec
+        shares = loader.shares(epoch, seed=spec.seed)
+        read = loader.reader(epoch, seed=spec.seed) if spec.augment else loader.fixed
+        rows = np.concatenate(shares)
+        outputs = self._on_threads(self.network.run_ahead, rows, read)
+        labels = loader.images.manifest.labels
+        sizes = map(len, shares)
+        for inputs, batch in zip(regrouped(outputs, sizes), shares, strict=True):
+            yield inputs, labels[batch].astype(np.int64)
+
+    def _frozen_kept(self, split: str) -> "Iterable[Tensor]":
+        """Return what the frozen stages make of fixed views, kept if there is room."""
+        if split in self._kept:
+            return self._kept[split]
+        loader = self.loaders[split]
+        pieces = self._on_threads(self.network.run_ahead, loader.own, loader.fixed)
+        return self._keeping(split, pieces)
+
+    def _keeping(self, split: str, pieces: "Iterator[Tensor]") -> "Iterator[Tensor]":
+        kept, room = [], _KEPT_BYTES
+        for piece in pieces:
+            yield piece
+            room -= piece.nbytes
+            if room >= 0:
+                kept.append(piece)
+        if room >= 0:
+            self._kept[split] = kept
+
+
+@dataclass(frozen=True, eq=False)
+class MapFeed:
+    """Maps of the last frozen stage, from a cache.
+
+    Parameters
+    ----------
+    maps : mapping of str to StoredMaps
+        By split; one without images is not there.
+    network : OnlineNetwork
+        Whose trained stages take the maps.
+    share : (int, int)
+        This process's number, from 0, and how many there are.
+    progress : Progress
+        Hears of every image that passes.
+    """
+
+    maps: Mapping[str, StoredMaps]
+    network: OnlineNetwork
+    share: tuple[int, int]
+    progress: Progress
+
+    def count(self, split: str) -> int:
+        """Return how many images a split has.
+
+        Parameters
+        ----------
+        split : {"train", "val", "test"}
+            Which part.
+
+        Returns
+        -------
+        int
+            Of all processes together.
+        """
+        return len(self.maps[split]) if split in self.maps else 0
+
+    def passing(self, split: str) -> int:
+        """Return how many images pass here when a split is gone through.
+
+        Parameters
+        ----------
+        split : {"train", "val", "test"}
+            Which part.
+
+        Returns
+        -------
+        int
+            This process's share.
+        """
+        return len(self._own(split))
+
+    def train(self, epoch: int) -> "Iterator[Batch]":
+        """Give the share of each batch of an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0.
+
+        Yields
+        ------
+        Batch
+            Maps (b, c, h, w) as stored, of a view drawn for each where there are
+            several, and labels.
+        """
+        spec, maps = self.network.spec, self.maps["train"]
+        rank, count = self.share
+        order = epoch_order(len(maps), seed=spec.seed, epoch=epoch)
+        counts = np.full(len(maps), maps.views)
+        views = epoch_views(counts, seed=spec.seed, epoch=epoch)
+        for start in range(0, len(order), spec.batch_size):
+            samples = order[start : start + spec.batch_size][rank::count]
+            yield maps.take(samples, views[samples]), maps.y[samples].astype(np.int64)
+            self.progress.advance(len(samples))
+
+    def scores(self, split: str) -> Iterator[Said]:
+        """Give what the classifier says of the share of a split's val views.
+
+        Parameters
+        ----------
+        split : {"train", "val", "test"}
+            Which part.
+
+        Yields
+        ------
+        (ndarray of float32 (b, C), ndarray of int32 (b,))
+            Scores and labels.
+        """
+        run, maps, own = self.network.scorer(), self.maps[split], self._own(split)
+        for start in range(0, len(own), _WINDOW):
+            samples = own[start : start + _WINDOW]
+            inputs = self.network.prepare(maps.take(samples))
+            yield scores_of(run, inputs), maps.y[samples]
+            self.progress.advance(len(samples))
+
+    def _own(self, split: str) -> Rows:
+        rank, count = self.share
+        return np.arange(self.count(split))[rank::count]
+
+
+def regrouped(pieces: "Iterable[Tensor]", sizes: Iterable[int]) -> "Iterator[Tensor]":
+    """Cut a stream of rows anew.
+
+    Parameters
+    ----------
+    pieces : iterable of tensor, shape (n, ...)
+        Rows in order.
+    sizes : iterable of int
+        Rows of each result; together as many as come in.
+
+    Yields
+    ------
+    tensor, shape (size, ...)
+        One per size.
+    """
+    import torch
+
+    stream, waiting = iter(pieces), torch.empty(0)
+    for size in sizes:
+        while len(waiting) < size:
+            piece = next(stream)
+            waiting = torch.cat([waiting, piece]) if len(waiting) else piece
+        yield waiting[:size]
+        waiting = waiting[size:]
