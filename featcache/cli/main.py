@@ -17,7 +17,7 @@ from featcache.cli.heads import fit_head
 from featcache.cli.joining import merge
 from featcache.cli.making import finetune
 from featcache.cli.render import show_error
-from featcache.cli.supervise import HUNG, is_child, supervised
+from featcache.cli.supervise import HUNG, is_child, supervised, with_allocator
 from featcache.core.errors import (
     DecoderHungError,
     FeatcacheError,
@@ -90,6 +90,8 @@ for _command in (
 
 def run() -> None:
     """Run the command that was typed; ``extract`` in a child that may crash."""
+    if sys.argv[1:2] == ["finetune"]:
+        with_allocator(sys.argv[1:])
     if not (is_child() or among_ranks()):
         if sys.argv[1:2] == ["extract"]:
             sys.exit(supervised(sys.argv[1:]))

@@ -219,5 +219,7 @@ def _image_feed(
         rows = images.rows[splits == number]
         size = network.spec.batch_size if number == TRAIN else _AT_ONCE
         if len(rows):
-            loaders[split] = Loader(images, rows, size, here.threads, here.share)
+            loaders[split] = Loader(
+                images, rows, size, here.threads, here.share, here.device.type != "cpu"
+            )
     return ImageFeed(loaders, network, here.threads, here.progress)

@@ -149,6 +149,20 @@ def test_the_number_of_threads_changes_nothing(images, batch_size):
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.parametrize("share", [(0, 1), (3, 5)])
+def test_working_ahead_changes_nothing(images, threads, share):
+    """Batches made when they are asked for are the same, empty ones included."""
+    one, other = (
+        Loader(images, ROWS, 4, threads, share, ahead=a) for a in (True, False)
+    )
+    x, y = (list(loader.augmented(2, seed=0)) for loader in (one, other))
+    assert len(x) == len(y)
+    for (a, labels), (b, others) in zip(x, y, strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(labels, others)
+
+
 @pytest.mark.parametrize(("spare", "passes"), [(0, 1), (-1, 2)])
 def test_fixed_views_are_made_once_where_they_fit(
     images, threads, monkeypatch, spare, passes
