@@ -103,7 +103,6 @@ def assemble(request: Request, here: Surroundings) -> Iterator[OnlineParts]:
     manifest = scan(root)
     here.progress.say(manifest.describe())
     with _images(request, manifest, source, here) as images:
-        used = images.rows
         if images.bad:
             here.progress.say(f"left out: {plural(len(images.bad), 'bad image')}")
         network = _network(request, source, source.load(), manifest.classes, here)
@@ -115,10 +114,6 @@ def assemble(request: Request, here: Surroundings) -> Iterator[OnlineParts]:
             ranks=here.ranks,
             progress=here.progress,
             data=shown(manifest.root),
-            identity={
-                "images": images_digest(manifest.columns(), used),
-                "image_count": len(used),
-            },
             kept=images.description,
             bad_images=images.bad,
         )
@@ -134,7 +129,6 @@ def _from_maps(request: Request, place: str, here: Surroundings) -> OnlineParts:
     maps = {split: StoredMaps(table, split) for split in SPLITS}
     used = np.sort(np.concatenate([m.sample_index for m in maps.values()]))
     network = _network(request, source, state, table.classes, here, cached=True)
-    columns = table.columns
     here.progress.say(
         f"{plural(len(used), 'map')} of {table.spec.layer} from {shown(table.path)}, "
         "not augmented"
@@ -147,16 +141,16 @@ def _from_maps(request: Request, place: str, here: Surroundings) -> OnlineParts:
             network,
             here.share,
             here.progress,
+            {
+                "images": images_digest(table.columns, used),
+                "image_count": len(used),
+                "cache": table.fingerprint,
+            },
         ),
         network=network,
         ranks=here.ranks,
         progress=here.progress,
         data=shown(table.path),
-        identity={
-            "images": images_digest(columns, used),
-            "image_count": len(used),
-            "cache": table.fingerprint,
-        },
         kept="maps of a cache",
     )
 

@@ -1,8 +1,8 @@
 """Feeds: what the online loop is given, from images or from a cache of maps."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,10 @@ from featcache.core.heads import Floats
 from featcache.core.metrics import Labels
 from featcache.core.progress import Progress
 from featcache.core.seeds import epoch_order
+from featcache.core.text import shown
 from featcache.core.viewed import epoch_views
 from featcache.stages.online_network import OnlineNetwork, scores_of
+from featcache.stages.recipe import images_digest
 from featcache.store.maps import StoredMaps
 
 if TYPE_CHECKING:
@@ -32,6 +34,10 @@ _KEPT_BYTES = 1 << 30  # up to which the frozen part of fixed views is computed 
 
 class Feed(Protocol):
     """What the loop is given; each process has its share."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What the images are, for checkpoints: JSON data."""
 
     def count(self, split: str) -> int:
         """Return how many images a split has, of all processes together."""
@@ -68,6 +74,13 @@ class ImageFeed:
     progress: Progress
     _kept: "dict[str, list[Tensor]]" = field(default_factory=dict)
 
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What the images are, for checkpoints: JSON data."""
+        rows = np.sort(np.concatenate([x.rows for x in self.loaders.values()]))
+        columns = self.loaders["train"].images.manifest.columns()
+        return {"images": images_digest(columns, rows), "image_count": len(rows)}
+
     def count(self, split: str) -> int:
         """Return how many images a split has.
 
@@ -99,6 +112,29 @@ class ImageFeed:
         if split in self._kept or split not in self.loaders:
             return 0
         return len(self.loaders[split].own)
+
+    def without(self, paths: Collection[str]) -> "ImageFeed":
+        """Return the feed without images that were damaged meanwhile.
+
+        Parameters
+        ----------
+        paths : collection of str
+            As errors show them.
+
+        Returns
+        -------
+        ImageFeed
+            Of the others, in the order that they have by themselves.
+        """
+        loaders = {}
+        for split, loader in self.loaders.items():
+            file = loader.images.manifest.file
+            good = [
+                row for row in loader.rows.tolist() if shown(file(row)) not in paths
+            ]
+            if good:
+                loaders[split] = replace(loader, rows=np.array(good))
+        return replace(self, loaders=loaders, _kept={})
 
     def train(self, epoch: int) -> "Iterator[Batch]":
         """Give the share of each batch of an epoch.
@@ -218,12 +254,15 @@ class MapFeed:
         This process's number, from 0, and how many there are.
     progress : Progress
         Hears of every image that passes.
+    identity : mapping
+        What the images are, for checkpoints: JSON data.
     """
 
     maps: Mapping[str, StoredMaps]
     network: OnlineNetwork
     share: tuple[int, int]
     progress: Progress
+    identity: Mapping[str, Any]
 
     def count(self, split: str) -> int:
         """Return how many images a split has.

@@ -1,8 +1,8 @@
 """The online path's parts: what is fed, what is trained, from where, with whom."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from featcache.core.errors import BadImage, TrainingError
 from featcache.core.finetune_spec import FinetuneSpec
 from featcache.core.progress import Progress
-from featcache.stages.feeds import Feed
+from featcache.stages.feeds import Feed, ImageFeed
 from featcache.stages.measuring import Measured, measure_scores
 from featcache.stages.online_network import OnlineNetwork
 from featcache.stages.recipe import Request, head_digest, spec_fields
@@ -42,8 +42,6 @@ class OnlineParts:
         Hears of it.
     data : str
         Where the images or maps are, for people.
-    identity : mapping
-        What they are, for checkpoints: JSON data.
     kept : str
         Where decoded images wait for the next epoch, for people.
     bad_images : tuple of BadImage
@@ -57,7 +55,6 @@ class OnlineParts:
     ranks: "Ranks"
     progress: Progress
     data: str
-    identity: Mapping[str, Any]
     kept: str = ""
     bad_images: tuple[BadImage, ...] = ()
 
@@ -72,7 +69,7 @@ class OnlineParts:
         source = self.network.source
         recipe = {
             **spec_fields(self.spec),
-            **self.identity,
+            **self.feed.identity,
             "classes": list(self.classes),
             "backbone": source.backbone,
             "weights_sha256": self.network.weights_sha256,
@@ -80,6 +77,30 @@ class OnlineParts:
             "head": head_digest(self.network.start),
         }
         return {**self.request.to_json(), "recipe": recipe}
+
+    def without(self, bad: Sequence[BadImage]) -> "OnlineParts":
+        """Return the parts without images that were damaged while it trained.
+
+        Parameters
+        ----------
+        bad : sequence of BadImage
+            From an error of the feed.
+
+        Returns
+        -------
+        OnlineParts
+            With the same network.
+
+        Raises
+        ------
+        TrainingError
+            When no image is left to train on.
+        """
+        assert isinstance(self.feed, ImageFeed)
+        feed = self.feed.without({image.path for image in bad})
+        if not feed.count("train"):
+            raise TrainingError("every training image has been damaged by now")
+        return replace(self, feed=feed, bad_images=(*self.bad_images, *bad))
 
     def trainer(self) -> "Trainer":
         """Return what trains, before its first epoch.

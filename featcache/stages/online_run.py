@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featcache.core.errors import Interrupted, TrainingError
+from featcache.core.errors import BadImagesError, Interrupted, TrainingError
 from featcache.core.reports import EpochRecord, TrainReport
 from featcache.core.text import plural, shown
 from featcache.stages import checkpointing
@@ -95,12 +95,34 @@ class OnlineRun:
         for epoch in range(len(course.history), parts.spec.epochs):
             if self.patience_is_over(best):
                 break
-            record = self.epoch(trainer, epoch)
+            record = self.leaving_out(trainer, epoch)
             course.history.append(record)
             best.offer(record)
             if parts.ranks.main:
                 self.checkpoint(trainer, best)
             parts.progress.say(epoch_line(record, parts.spec.epochs))
+
+    def leaving_out(self, trainer: "Trainer", epoch: int) -> EpochRecord:
+        """Train for one epoch; begin it again without images that cannot be read now.
+
+        Only where every epoch reads the files can one have been damaged meanwhile.
+        """
+        from featcache.train.keeping import resume_training, training_arrays
+
+        alone = self.parts.ranks.count == 1
+        if not alone or self.parts.request.on_error == "stop":
+            return self.epoch(trainer, epoch)
+        before = training_arrays(trainer.model, trainer.optimizer)
+        while True:
+            try:
+                return self.epoch(trainer, epoch)
+            except BadImagesError as error:
+                self.parts = self.parts.without(error.images)
+                self.parts.progress.say(
+                    f"{error}; left out, and the epoch begins again without it"
+                )
+            resume_training(trainer.model, trainer.optimizer, before)
+            trainer.images = self.parts.feed.count("train")
 
     def epoch(self, trainer: "Trainer", epoch: int) -> EpochRecord:
         """Train for one epoch and measure on val."""
@@ -188,8 +210,15 @@ class OnlineRun:
 
     def measure(self, split: str) -> Measured | None:
         """Measure the kept weights on a split."""
-        with self.parts.reporting(f"measure {split}", split):
-            return self.parts.measure(split)
+        while True:
+            try:
+                with self.parts.reporting(f"measure {split}", split):
+                    return self.parts.measure(split)
+            except BadImagesError as error:
+                if self.parts.request.on_error == "stop" or self.parts.ranks.count > 1:
+                    raise
+                self.parts = self.parts.without(error.images)
+                self.parts.progress.say(f"{error}; left out")
 
     def write(
         self, told: Mapping[str, Any], *, best_epoch: int, interrupted: bool

@@ -341,6 +341,31 @@ def test_an_image_damaged_in_the_middle_is_named(photos, tmp_path):
     assert read_checkpoint(tmp_path / "run" / "checkpoint").about["epochs"] == 1
 
 
+def test_an_image_damaged_in_the_middle_is_left_out_on_request(tmp_path):
+    """The epoch begins again from where it began, and ends in the same weights."""
+    data = make(tmp_path / "data", train=3, val=2)
+    files = [data / "train" / "bees" / "2.png", data / "val" / "ants" / "1.png"]
+
+    class Vandal(Listener):
+        def begin(self, task, total, *, unit, done=0):
+            super().begin(task, total, unit=unit, done=done)
+            if task == "epoch 1/2":
+                for file in files:
+                    file.write_bytes(b"GIF89a")
+
+    spec, heard = replace(DRIFT, store="off"), Vandal()
+    run = train(data, spec, tmp_path / "run", on_error="skip", progress=heard)
+    said = [line for line in heard.lines if "begins again" in line]
+    assert [file.name in line for file, line in zip(files, said, strict=True)]
+    assert run.report.skipped == 2
+    for file in files:
+        file.unlink()
+    again = train(data, spec, tmp_path / "again")
+    assert_equal_bits(run, again)
+    expected = pytest.approx(again.report.val_loss, rel=1e-6)
+    assert run.report.val_loss == expected
+
+
 @pytest.mark.parametrize("store", ["ram", "disk", "off"])
 def test_the_store_changes_seconds_alone(photos, tmp_path, store):
     """Wherever decoded images wait, the weights have the same bits."""
