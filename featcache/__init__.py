@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from featcache.core.specs import LogRegSpec as LogRegSpec
     from featcache.core.specs import SgdSpec as SgdSpec
     from featcache.core.specs import SweepSpec as SweepSpec
+    from featcache.stages.auditing import audit as audit
     from featcache.stages.comparing import compare as compare
     from featcache.stages.curves import curve as curve
     from featcache.stages.evaluation import evaluate as evaluate
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from featcache.stages.finetuning import finetune as finetune
     from featcache.stages.inspection import verify as verify
     from featcache.stages.merging import merge as merge
+    from featcache.stages.model_exporting import export_model as export_model
+    from featcache.stages.prediction import iter_predictions as iter_predictions
     from featcache.stages.prediction import predict as predict
     from featcache.stages.probing import fit_head as fit_head
     from featcache.stages.repairing import repair as repair
@@ -59,13 +62,16 @@ _HOMES = {
     "RidgeSpec": "core.solver_specs",
     "SgdSpec": "core.specs",
     "SweepSpec": "core.specs",
+    "audit": "stages.auditing",
     "compare": "stages.comparing",
     "curve": "stages.curves",
     "evaluate": "stages.evaluation",
     "export": "stages.exporting",
+    "export_model": "stages.model_exporting",
     "extract": "stages.extraction",
     "finetune": "stages.finetuning",
     "fit_head": "stages.probing",
+    "iter_predictions": "stages.prediction",
     "merge": "stages.merging",
     "open_cache": "store.opening",
     "open_model": "store.artifacts",
@@ -91,14 +97,17 @@ __all__ = [
     "SgdSpec",
     "SweepSpec",
     "__version__",
+    "audit",
     "compare",
     "curve",
     "estimators",
     "evaluate",
     "export",
+    "export_model",
     "extract",
     "finetune",
     "fit_head",
+    "iter_predictions",
     "merge",
     "open_cache",
     "open_model",

@@ -1,4 +1,4 @@
-"""The commands that tell something: predict, evaluate, verify, status, info.
+"""The commands that tell something: evaluate, verify, status, info.
 
 Stages are imported inside the commands, so that help and completion stay instant.
 """
@@ -26,39 +26,6 @@ from featcache.cli.render import (
     print_some,
 )
 from featcache.core.text import plural, shown, size
-
-
-@click.command()
-@click.argument("model", type=FILE)
-@click.argument("images", type=FILE, nargs=-1, required=True)
-@where_option
-@device_option
-@json_option
-@click.pass_context
-def predict(
-    ctx: click.Context,
-    /,
-    model: Path,
-    images: tuple[Path, ...],
-    weights: str | None,
-    device: str,
-    as_json: bool,
-) -> None:
-    """Classify images: one line each, with the class and its probability.
-
-    MODEL is a model file or the folder of a run; IMAGES are files and folders.
-    """
-    from featcache.stages.prediction import predict as run
-
-    result = run(model, images, weights=weights, device=device, progress=Terminal())
-    if as_json:
-        print_json([vars(p) for p in result.predictions])
-    else:
-        for p in result.predictions:
-            click.echo(f"{p.path}\t{p.label}\t{p.probability:.4f}")
-    print_bad_images(result.bad_images)
-    if result.bad_images:
-        ctx.exit(1)
 
 
 @click.command()

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from featcache import __version__
-from featcache.cli.asking import evaluate, info, predict, status, verify
+from featcache.cli.asking import evaluate, info, status, verify
+from featcache.cli.auditing import audit
 from featcache.cli.comparing import compare
 from featcache.cli.curves import curve
 from featcache.cli.exporting import export
@@ -16,6 +17,7 @@ from featcache.cli.extracting import extract
 from featcache.cli.heads import fit_head
 from featcache.cli.joining import merge
 from featcache.cli.making import finetune
+from featcache.cli.predicting import predict
 from featcache.cli.render import show_error
 from featcache.cli.supervise import HUNG, is_child, supervised, with_allocator
 from featcache.core.errors import (
@@ -83,17 +85,17 @@ def main() -> None:
 
 for _command in (
     *(extract, fit_head, curve, finetune, predict, evaluate, compare),
-    *(status, verify, merge, export, info),
+    *(audit, status, verify, merge, export, info),
 ):
     main.add_command(_command)
 
 
 def run() -> None:
-    """Run the command that was typed; ``extract`` in a child that may crash."""
+    """Run the command that was typed; what decodes alone, in a child that may crash."""
     if sys.argv[1:2] == ["finetune"]:
         with_allocator(sys.argv[1:])
     if not (is_child() or among_ranks()):
-        if sys.argv[1:2] == ["extract"]:
+        if sys.argv[1:2] in (["extract"], ["predict"]):
             sys.exit(supervised(sys.argv[1:]))
         main(prog_name="featcache")
     end_with_parent()

@@ -1,8 +1,8 @@
 """Supervision: a decoder that takes the process down costs one image, not the run.
 
-``featcache extract`` works in a child process. When native code crashes or hangs there,
-the child is started again: it finds in the ledger what it was decoding, tries that in a
-process of its own, leaves it out if need be, and goes on.
+``featcache extract`` and ``predict`` work in a child process. When native code crashes
+or hangs there, the child is started again: it finds in the ledger what it was decoding,
+tries that in a process of its own, leaves it out if need be, and goes on.
 """
 
 import os

@@ -97,27 +97,47 @@ class FinetuneSpec:
             store_size=_or_none(AT_LEAST_1),
             workers=COUNT,
         )
-        self._check_combinations()
+        self._check_optimizer()
+        self._check_stages()
 
-    def _check_combinations(self) -> None:
+    def _check_optimizer(self) -> None:
         if self.nesterov and not (self.momentum and self.optimizer == "sgd"):
             raise SpecError(
                 "nesterov needs SGD with a momentum above 0, got "
                 f"{self.optimizer} with momentum {self.momentum:g}"
             )
+        if not (self.norm_decay or self.weight_decay):
+            raise SpecError(
+                "norm_decay False leaves BatchNorm and biases without weight decay, "
+                "but weight_decay is 0 for all; set it, or leave norm_decay True"
+            )
+        if self.mixup and self.batch_size == 1:
+            raise SpecError("mixup mixes the images of a batch, got batch_size 1")
+        if self.epochs and self.warmup >= self.epochs:
+            raise SpecError(
+                f"warmup must be below epochs ({self.epochs}), got {self.warmup}"
+            )
+
+    def _check_stages(self) -> None:
         if self.head_only and self.head_lr_mult != 1:
             raise SpecError(
                 f"head_lr_mult is {self.head_lr_mult:g}, but where the backbone is "
                 "frozen only the head has a learning rate; set lr, or train more"
             )
+        if self.head_only and self.layer_decay != 1:
+            raise SpecError(
+                f"layer_decay is {self.layer_decay:g}, but no stage of the backbone is "
+                "trained; leave it at 1, or train more"
+            )
+        if self.bn == "drift" and self.full:
+            raise SpecError(
+                "bn drift lets the statistics of frozen stages move, and with unfreeze "
+                "all none is frozen; use train"
+            )
         if self.from_scratch and not self.full:
             raise SpecError(
                 "from_scratch trains every layer: a frozen backbone of random weights "
                 f"has nothing to tell; unfreeze must be all, got {self.unfreeze}"
-            )
-        if self.epochs and self.warmup >= self.epochs:
-            raise SpecError(
-                f"warmup must be below epochs ({self.epochs}), got {self.warmup}"
             )
 
     @property

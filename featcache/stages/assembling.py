@@ -1,5 +1,6 @@
 """The parts of a training, put together from images or from a cache of maps."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -7,13 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from featcache.core.catalog import IMAGENET
+from featcache.core.errors import DataError
 from featcache.core.manifest import SPLITS, TRAIN, Manifest
 from featcache.core.progress import Progress
 from featcache.core.text import plural, shown
 from featcache.stages.datasets import resolve_data
-from featcache.stages.feeds import ImageFeed, MapFeed
+from featcache.stages.feeds import ImageFeed
+from featcache.stages.map_feeds import MapFeed
 from featcache.stages.online import OnlineParts
 from featcache.stages.online_network import OnlineNetwork
 from featcache.stages.origins import Origin
@@ -102,10 +106,12 @@ def assemble(request: Request, here: Surroundings) -> Iterator[OnlineParts]:
         root = resolve_data(request.data, progress=here.progress)
     manifest = scan(root)
     here.progress.say(manifest.describe())
+    # Before the images are decoded: a head that does not fit is known at once.
+    network = _network(request, source, source.load(), manifest.classes, here)
     with _images(request, manifest, source, here) as images:
         if images.bad:
             here.progress.say(f"left out: {plural(len(images.bad), 'bad image')}")
-        network = _network(request, source, source.load(), manifest.classes, here)
+        _require_train(images.manifest.splits[images.rows], shown(manifest.root))
         yield OnlineParts(
             request=request,
             classes=manifest.classes,
@@ -113,7 +119,7 @@ def assemble(request: Request, here: Surroundings) -> Iterator[OnlineParts]:
             network=network,
             ranks=here.ranks,
             progress=here.progress,
-            data=shown(manifest.root),
+            data=os.path.abspath(manifest.root),  # noqa: PTH100 - bytes stay
             kept=images.description,
             bad_images=images.bad,
         )
@@ -128,6 +134,7 @@ def _from_maps(request: Request, place: str, here: Surroundings) -> OnlineParts:
     source = replace(source, view=table.spec.view)
     maps = {split: StoredMaps(table, split) for split in SPLITS}
     used = np.sort(np.concatenate([m.sample_index for m in maps.values()]))
+    _require_train(table.splits[used], shown(table.path))
     network = _network(request, source, state, table.classes, here, cached=True)
     here.progress.say(
         f"{plural(len(used), 'map')} of {table.spec.layer} from {shown(table.path)}, "
@@ -150,9 +157,17 @@ def _from_maps(request: Request, place: str, here: Surroundings) -> OnlineParts:
         network=network,
         ranks=here.ranks,
         progress=here.progress,
-        data=shown(table.path),
+        data=str(table.provenance.get("data", "")),
         kept="maps of a cache",
     )
+
+
+def _require_train(splits: npt.NDArray[np.uint8], where: str) -> None:
+    if not (splits == TRAIN).any():
+        raise DataError(
+            f"no usable training image in {where}: mend the images that cannot be "
+            "used, or name another folder"
+        )
 
 
 def _network(

@@ -9,6 +9,7 @@ from featcache.core.errors import CheckpointError
 from featcache.core.reports import EpochRecord
 from featcache.core.text import shown
 from featcache.stages.recipe import require_same
+from featcache.stages.runs import MODEL_FILE
 from featcache.store.checkpoints import (
     Checkpoint,
     read_checkpoint,
@@ -71,11 +72,15 @@ def request_of(run: Path) -> Mapping[str, Any]:
     CheckpointError
         When there is nothing to go on with.
     """
+    if not run.is_dir():
+        raise CheckpointError(
+            f"{shown(run)} is no folder; expected that of a run of 'featcache finetune'"
+        )
     found = open_checkpoint(run)
     if found is None:
         why = (
-            "it is finished"
-            if (run / "report.json").is_file()
+            "it is finished, or was stopped while it began"
+            if (run / MODEL_FILE).is_file()
             else "it is no run of 'featcache finetune' that has done an epoch"
         )
         raise CheckpointError(f"{shown(run)} holds no checkpoint: {why}")

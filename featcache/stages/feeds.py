@@ -10,12 +10,9 @@ import numpy.typing as npt
 from featcache.core.heads import Floats
 from featcache.core.metrics import Labels
 from featcache.core.progress import Progress
-from featcache.core.seeds import epoch_order
 from featcache.core.text import shown
-from featcache.core.viewed import epoch_views
 from featcache.stages.online_network import OnlineNetwork, scores_of
 from featcache.stages.recipe import images_digest
-from featcache.store.maps import StoredMaps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +25,7 @@ if TYPE_CHECKING:
 Rows = npt.NDArray[np.int64]
 Said = tuple[Floats, Labels]  # scores (b, C) and labels (b,)
 
-_WINDOW = 64  # images whose frozen part is computed before the loop takes its turn
+WINDOW = 64  # images whose frozen part is computed before the loop takes its turn
 _KEPT_BYTES = 1 << 30  # up to which the frozen part of fixed views is computed once
 
 
@@ -72,7 +69,8 @@ class ImageFeed:
     network: OnlineNetwork
     threads: "Threads"
     progress: Progress
-    _kept: "dict[str, list[Tensor]]" = field(default_factory=dict)
+    _kept: "dict[str, list[Tensor]]" = field(default_factory=dict)  # by split
+    _fixed: "dict[int, Tensor]" = field(default_factory=dict)  # by sample_index
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -107,7 +105,7 @@ class ImageFeed:
         Returns
         -------
         int
-            None where their frozen part is kept from the time before.
+            0 where their frozen part is kept from the time before.
         """
         if split in self._kept or split not in self.loaders:
             return 0
@@ -207,27 +205,46 @@ class ImageFeed:
 
         view = self.network.source.view
         indices = rows.tolist()
-        return forward_windows(run, indices, read, view, self.threads, window=_WINDOW)
+        return forward_windows(run, indices, read, view, self.threads, window=WINDOW)
 
     def _frozen_ahead(self, loader: "Loader", epoch: int) -> "Iterator[Batch]":
         """Give what the frozen stages make of an epoch's images, batch by batch."""
         spec = self.network.spec
         shares = loader.shares(epoch, seed=spec.seed)
         read = loader.reader(epoch, seed=spec.seed) if spec.augment else loader.fixed
-        rows = np.concatenate(shares)
+        rows, sizes = np.concatenate(shares), map(len, shares)
         outputs = self._on_threads(self.network.run_ahead, rows, read)
+        if not spec.augment:
+            outputs = self._once(rows, outputs)
         labels = loader.images.manifest.labels
-        sizes = map(len, shares)
         for inputs, batch in zip(regrouped(outputs, sizes), shares, strict=True):
             yield inputs, labels[batch].astype(np.int64)
+
+    def _once(self, rows: Rows, outputs: "Iterator[Tensor]") -> "Iterator[Tensor]":
+        """Give the outputs of fixed views: from the second epoch on those kept."""
+        import torch
+
+        if all(row in self._fixed for row in rows.tolist()):
+            for start in range(0, len(rows), WINDOW):
+                window = rows[start : start + WINDOW].tolist()
+                yield torch.stack([self._fixed[row] for row in window])
+            return
+        done = 0
+        for piece in outputs:
+            if piece[0].nbytes * len(rows) <= _KEPT_BYTES:
+                its = rows[done : done + len(piece)].tolist()
+                self._fixed.update(zip(its, piece, strict=True))
+            yield piece
+            done += len(piece)
 
     def _frozen_kept(self, split: str) -> "Iterable[Tensor]":
         """Return what the frozen stages make of fixed views, kept if there is room."""
         if split in self._kept:
             return self._kept[split]
         loader = self.loaders[split]
-        pieces = self._on_threads(self.network.run_ahead, loader.own, loader.fixed)
-        return self._keeping(split, pieces)
+        pieces = self._on_threads(self.network.run_exactly, loader.own, loader.fixed)
+        # The others are measured once.
+        return self._keeping(split, pieces) if split == "val" else pieces
 
     def _keeping(self, split: str, pieces: "Iterator[Tensor]") -> "Iterator[Tensor]":
         kept, room = [], _KEPT_BYTES
@@ -238,109 +255,6 @@ class ImageFeed:
                 kept.append(piece)
         if room >= 0:
             self._kept[split] = kept
-
-
-@dataclass(frozen=True, eq=False)
-class MapFeed:
-    """Maps of the last frozen stage, from a cache.
-
-    Parameters
-    ----------
-    maps : mapping of str to StoredMaps
-        By split; one without images is not there.
-    network : OnlineNetwork
-        Whose trained stages take the maps.
-    share : (int, int)
-        This process's number, from 0, and how many there are.
-    progress : Progress
-        Hears of every image that passes.
-    identity : mapping
-        What the images are, for checkpoints: JSON data.
-    """
-
-    maps: Mapping[str, StoredMaps]
-    network: OnlineNetwork
-    share: tuple[int, int]
-    progress: Progress
-    identity: Mapping[str, Any]
-
-    def count(self, split: str) -> int:
-        """Return how many images a split has.
-
-        Parameters
-        ----------
-        split : {"train", "val", "test"}
-            Which part.
-
-        Returns
-        -------
-        int
-            Of all processes together.
-        """
-        return len(self.maps[split]) if split in self.maps else 0
-
-    def passing(self, split: str) -> int:
-        """Return how many images pass here when a split is gone through.
-
-        Parameters
-        ----------
-        split : {"train", "val", "test"}
-            Which part.
-
-        Returns
-        -------
-        int
-            This process's share.
-        """
-        return len(self._own(split))
-
-    def train(self, epoch: int) -> "Iterator[Batch]":
-        """Give the share of each batch of an epoch.
-
-        Parameters
-        ----------
-        epoch : int
-            From 0.
-
-        Yields
-        ------
-        Batch
-            Maps (b, c, h, w) as stored, of a view drawn for each where there are
-            several, and labels.
-        """
-        spec, maps = self.network.spec, self.maps["train"]
-        rank, count = self.share
-        order = epoch_order(len(maps), seed=spec.seed, epoch=epoch)
-        counts = np.full(len(maps), maps.views)
-        views = epoch_views(counts, seed=spec.seed, epoch=epoch)
-        for start in range(0, len(order), spec.batch_size):
-            samples = order[start : start + spec.batch_size][rank::count]
-            yield maps.take(samples, views[samples]), maps.y[samples].astype(np.int64)
-            self.progress.advance(len(samples))
-
-    def scores(self, split: str) -> Iterator[Said]:
-        """Give what the classifier says of the share of a split's val views.
-
-        Parameters
-        ----------
-        split : {"train", "val", "test"}
-            Which part.
-
-        Yields
-        ------
-        (ndarray of float32 (b, C), ndarray of int32 (b,))
-            Scores and labels.
-        """
-        run, maps, own = self.network.scorer(), self.maps[split], self._own(split)
-        for start in range(0, len(own), _WINDOW):
-            samples = own[start : start + _WINDOW]
-            inputs = self.network.prepare(maps.take(samples))
-            yield scores_of(run, inputs), maps.y[samples]
-            self.progress.advance(len(samples))
-
-    def _own(self, split: str) -> Rows:
-        rank, count = self.share
-        return np.arange(self.count(split))[rank::count]
 
 
 def regrouped(pieces: "Iterable[Tensor]", sizes: Iterable[int]) -> "Iterator[Tensor]":

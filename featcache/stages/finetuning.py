@@ -17,6 +17,7 @@ from featcache.core.progress import SILENT, Progress
 from featcache.core.specs import Exif, OnError
 from featcache.stages.assembling import Surroundings, assemble
 from featcache.stages.checkpointing import request_of
+from featcache.stages.datasets import KNOWN
 from featcache.stages.online_run import OnlineRun
 from featcache.stages.probing import Trained
 from featcache.stages.recipe import DEFAULT_DATA, Request
@@ -92,20 +93,22 @@ def finetune(  # noqa: PLR0913 - the command's options
         When the loss is no longer finite.
     CheckpointError
         When ``out`` holds an unfinished training of another recipe.
+    DeviceError
+        When the device is not there, or has too little memory.
     FeatcacheError
         For everything else that a user can mend.
     Interrupted
         After Ctrl-C; the epochs that are done are kept.
     """
     request = Request(
-        data=os.fspath(data),
+        data=data if isinstance(data, str) and data in KNOWN else _absolute(data),
         spec=spec or FinetuneSpec(),
         backbone=backbone,
-        weights=None if weights is None else os.fspath(weights),
+        weights=_weights(weights),
         exif=exif,
         on_error=on_error,
-        init_head=None if init_head is None else os.fspath(init_head),
-        from_cache=None if from_cache is None else os.fspath(from_cache),
+        init_head=None if init_head is None else _absolute(init_head),
+        from_cache=None if from_cache is None else _absolute(from_cache),
     )
     return _run(request, device=device, out=out, progress=progress)
 
@@ -154,12 +157,23 @@ def resume_finetuning(
     return _run(request, device=device, out=run, progress=progress)
 
 
+def _absolute(place: Place) -> str:
+    """Return a place as it is called from everywhere: a run may be resumed there."""
+    return os.path.abspath(place)  # noqa: PTH100 - links and bytes stay
+
+
+def _weights(weights: Place | None) -> str | None:
+    if weights is None or not Path(weights).is_file():
+        return None if weights is None else os.fspath(weights)
+    return _absolute(weights)
+
+
 def _run(
     request: Request, *, device: str, out: Place | None, progress: Progress
 ) -> Trained:
     """Gather what a training needs, cheap mistakes first, and let it run."""
     from featcache.train.ranks import Ranks
-    from featcache.vision.forward import pick_device
+    from featcache.vision.forward import keep_float32_exact, pick_device
     from featcache.vision.threads import Threads
 
     began = time.perf_counter()
@@ -168,6 +182,8 @@ def _run(
     with ExitStack() as until_done:
         ranks = until_done.enter_context(Ranks.joined(device))
         where = ranks.device or pick_device(device)
+        keep_float32_exact()
+        _check_ranks(request.spec, ranks)
         if request.spec.precision == "float16" and where.type != "cuda":
             raise SpecError(
                 f"float16 needs a CUDA device, got {where}; bfloat16 or float32 train "
@@ -204,6 +220,14 @@ def _check(request: Request) -> None:
             )
 
 
+def _check_ranks(spec: FinetuneSpec, ranks: "Ranks") -> None:
+    if spec.mixup and ranks.count > 1:
+        raise SpecError(
+            "mixup mixes the images of a whole batch, of which each of "
+            f"{ranks.count} processes has a part; train in one, or without mixup"
+        )
+
+
 @contextmanager
 def _folder(request: Request, out: Place | None, ranks: "Ranks") -> Iterator[Path]:
     """Make the run's folder and try it now, not hours later; leave no empty one."""
@@ -222,5 +246,6 @@ def _folder(request: Request, out: Place | None, ranks: "Ranks") -> Iterator[Pat
 
 
 def _name(request: Request) -> str:
-    place = Path(request.from_cache or request.data)
-    return f"finetune-{place.resolve().name.removesuffix('.h5')}-{request.backbone}"
+    if request.from_cache is not None:  # whose name may say more than one backbone
+        return f"finetune-{Path(request.from_cache).stem}"
+    return f"finetune-{Path(request.data).resolve().name}-{request.backbone}"

@@ -41,7 +41,7 @@ class OnlineParts:
     progress : Progress
         Hears of it.
     data : str
-        Where the images or maps are, for people.
+        The images' folder.
     kept : str
         Where decoded images wait for the next epoch, for people.
     bad_images : tuple of BadImage
@@ -199,12 +199,17 @@ class OnlineParts:
         dict
             JSON data.
         """
-        request = self.request.to_json()
+        request, source = self.request.to_json(), self.network.source
+        spec = request.pop("spec")
+        if self.network.cached:  # nothing is augmented, and no image is kept
+            spec |= {"augment": False, "store": "off"}
         return {
-            **request.pop("spec"),
+            **spec,
             **request,
             "data": self.data,
-            "weights": self.network.source.name,
+            "backbone": source.backbone,
+            "weights": source.name,
+            "exif": source.view.exif,
             "device": str(self.network.device),
             "processes": self.ranks.count,
             "images_kept": self.kept,

@@ -99,13 +99,21 @@ class OnlineNetwork:
 
     @cached_property
     def run_ahead(self) -> "Callable[[Tensor], Tensor]":
-        """The frozen stages as fast as the CPU runs them, for `ahead`."""
+        """The frozen stages as fast as the CPU runs them, to train behind."""
+        return self._frozen(self.spec.precision)
+
+    @cached_property
+    def run_exactly(self) -> "Callable[[Tensor], Tensor]":
+        """The frozen stages in float32, to measure with."""
+        exact = self.spec.precision == "float32"
+        return self.run_ahead if exact else self._frozen("float32")
+
+    def _frozen(self, precision: str) -> "Callable[[Tensor], Tensor]":
         import torch
 
         from featcache.vision.fused import Unfusable, fuse
 
-        exact = self.spec.precision == "float32"
-        dtype = torch.float32 if exact else torch.bfloat16
+        dtype = getattr(torch, precision)
         crop = self.source.view.crop
         prefix = self.prefix.eval()
         try:
@@ -134,7 +142,8 @@ class OnlineNetwork:
         pixels = batch.dtype == np.uint8
         tensor = torch.from_numpy(batch) if isinstance(batch, np.ndarray) else batch
         if self.device.type == "cuda":  # the copy then runs beside the computing
-            tensor = tensor.pin_memory().to(self.device, non_blocking=True)
+            tensor = tensor.pin_memory()
+        tensor = tensor.to(self.device, non_blocking=True)
         if pixels:
             return normalise(tensor.permute(0, 3, 1, 2), self.source.view)
         tensor = tensor.float()

@@ -6,7 +6,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featcache.core.errors import BadImagesError, Interrupted, TrainingError
+from featcache.core.errors import (
+    BadImagesError,
+    CheckpointError,
+    FeatcacheError,
+    Interrupted,
+)
 from featcache.core.reports import EpochRecord, TrainReport
 from featcache.core.text import plural, shown
 from featcache.stages import checkpointing
@@ -19,9 +24,9 @@ from featcache.store.artifacts import save_model
 
 if TYPE_CHECKING:
     from featcache.train.keeping import Best
-    from featcache.train.loop import Trainer
+    from featcache.train.loop import Passed, Trainer
 
-BATCH_NORM = {
+_BATCH_NORM = {
     "train": "statistics of trained stages move, those of frozen stages do not",
     "frozen": "no statistics move",
     "drift": "all statistics move, also those of frozen stages",
@@ -46,6 +51,7 @@ class OnlineRun:
     folder: Path
     began: float
     course: Course = field(default_factory=Course)
+    last_is_kept: bool = False
 
     def finish(self) -> Trained:
         """Train, measure and save; after Ctrl-C save the best so far.
@@ -76,10 +82,10 @@ class OnlineRun:
                 return self.save(best)
         except KeyboardInterrupt:
             raise Interrupted(self.broken_off(best, "stopped")) from None
-        except TrainingError as error:
-            if not self.course.history:
-                raise
-            raise TrainingError(self.broken_off(best, str(error))) from None
+        except FeatcacheError as error:
+            if best.record is not None:
+                error.args = (self.broken_off(best, str(error)), *error.args[1:])
+            raise
 
     def train(self, best: "Best") -> None:
         """Train to the last epoch, with a checkpoint after each."""
@@ -92,55 +98,78 @@ class OnlineRun:
             )
             done = f"{len(course.history)} of {parts.spec.epochs}"
             parts.progress.say(f"going on after {done} epochs: {shown(self.folder)}")
+        if parts.ranks.told(len(course.history)) != len(course.history):
+            raise CheckpointError(
+                f"the processes do not find the same checkpoint in {shown(self.folder)}"
+                "; name a folder with --out that all machines share"
+            )
         for epoch in range(len(course.history), parts.spec.epochs):
             if self.patience_is_over(best):
                 break
-            record = self.leaving_out(trainer, epoch)
+            record = self.epoch(trainer, epoch)
             course.history.append(record)
             best.offer(record)
             if parts.ranks.main:
                 self.checkpoint(trainer, best)
             parts.progress.say(epoch_line(record, parts.spec.epochs))
 
-    def leaving_out(self, trainer: "Trainer", epoch: int) -> EpochRecord:
-        """Train for one epoch; begin it again without images that cannot be read now.
-
-        Only where every epoch reads the files can one have been damaged meanwhile.
-        """
-        from featcache.train.keeping import resume_training, training_arrays
-
-        alone = self.parts.ranks.count == 1
-        if not alone or self.parts.request.on_error == "stop":
-            return self.epoch(trainer, epoch)
-        before = training_arrays(trainer.model, trainer.optimizer)
-        while True:
-            try:
-                return self.epoch(trainer, epoch)
-            except BadImagesError as error:
-                self.parts = self.parts.without(error.images)
-                self.parts.progress.say(
-                    f"{error}; left out, and the epoch begins again without it"
-                )
-            resume_training(trainer.model, trainer.optimizer, before)
-            trainer.images = self.parts.feed.count("train")
-
     def epoch(self, trainer: "Trainer", epoch: int) -> EpochRecord:
         """Train for one epoch and measure on val."""
-        parts, began = self.parts, time.perf_counter()
-        task = f"epoch {epoch + 1}/{parts.spec.epochs}"
-        with parts.reporting(task, "train", "val"):
-            passed = trainer.train_epoch(epoch, parts.feed.train(epoch))
-            val = parts.measure("val")
+        spec, began = self.parts.spec, time.perf_counter()
+        with self.parts.reporting(f"epoch {epoch + 1}/{spec.epochs}", "train", "val"):
+            passed = self.passed(trainer, epoch)
+            val = self.measured("val")
         self.course.train_seconds += passed.seconds
         return EpochRecord(
             epoch=epoch + 1,
-            lr=parts.spec.lr * parts.spec.lr_factor(epoch),
+            lr=spec.lr * spec.lr_factor(epoch),
             train_loss=passed.loss,
             train_accuracy=passed.accuracy,
             val_loss=None if val is None else val.loss,
             val_accuracy=None if val is None else val.accuracy,
             seconds=time.perf_counter() - began,
         )
+
+    def passed(self, trainer: "Trainer", epoch: int) -> "Passed":
+        """Train for one epoch; begin it again without images that cannot be read now.
+
+        Only where every epoch reads the files can one have been damaged meanwhile.
+        """
+        from featcache.train.keeping import resume_training, training_arrays
+
+        if not self.may_leave_out:
+            return trainer.train_epoch(epoch, self.parts.feed.train(epoch))
+        before = training_arrays(trainer.model, trainer.optimizer)
+        scaler = trainer.scaler.state_dict()
+        while True:
+            try:
+                return trainer.train_epoch(epoch, self.parts.feed.train(epoch))
+            except BadImagesError as error:
+                self.leave_out(error, ", and the epoch begins again without it")
+            resume_training(trainer.model, trainer.optimizer, before)
+            trainer.scaler.load_state_dict(scaler)
+            trainer.images = self.parts.feed.count("train")
+
+    def measured(self, split: str) -> Measured | None:
+        """Measure the classifier as it is, without images that cannot be read now."""
+        while True:
+            try:
+                return self.parts.measure(split)
+            except BadImagesError as error:
+                if not self.may_leave_out:
+                    raise
+                self.leave_out(error, "")
+
+    @property
+    def may_leave_out(self) -> bool:
+        """Whether an image that was damaged meanwhile is left out."""
+        # Several processes would have to leave it out together.
+        return self.parts.request.on_error == "skip" and self.parts.ranks.count == 1
+
+    def leave_out(self, error: BadImagesError, consequence: str) -> None:
+        """Go on without the images of an error, and say so."""
+        self.parts = self.parts.without(error.images)
+        self.parts.progress.say(f"{error}; left out{consequence}")
 
     def checkpoint(self, trainer: "Trainer", best: "Best") -> None:
         """Write down all that the next epoch depends on."""
@@ -170,11 +199,13 @@ class OnlineRun:
             last = asdict(self.course.history[-1])
             model = replace(self.parts.model(), report={"last_epoch": last})
             save_model(model, self.folder / LAST_FILE)
+            self.last_is_kept = True
 
     def broken_off(self, best: "Best", why: str) -> str:
         """Save what there is; return what to tell the user."""
         if best.record is None:
             return f"{why} before the first epoch was done; nothing was written"
+        self.keep_last()
         best.restore()
         # Not measured on the fixed views: whoever stops does not want to wait.
         self.write(
@@ -188,10 +219,13 @@ class OnlineRun:
         )
         done = f"{len(self.course.history)} of {self.parts.spec.epochs}"
         run = shown(self.folder)
-        return (
+        kept = (
             f"{why} after {done} epochs; the best so far, epoch {best.record.epoch}, "
-            f"is kept in {run}; go on with 'featcache finetune --resume {run}'"
+            f"is kept in {run}"
         )
+        if checkpointing.open_checkpoint(self.folder) is None:  # stopped while it began
+            return kept
+        return f"{kept}; go on with 'featcache finetune --resume {run}'"
 
     def save(self, best: "Best") -> Trained:
         """Measure the kept weights and write them with their report."""
@@ -210,21 +244,16 @@ class OnlineRun:
 
     def measure(self, split: str) -> Measured | None:
         """Measure the kept weights on a split."""
-        while True:
-            try:
-                with self.parts.reporting(f"measure {split}", split):
-                    return self.parts.measure(split)
-            except BadImagesError as error:
-                if self.parts.request.on_error == "stop" or self.parts.ranks.count > 1:
-                    raise
-                self.parts = self.parts.without(error.images)
-                self.parts.progress.say(f"{error}; left out")
+        with self.parts.reporting(f"measure {split}", split):
+            return self.measured(split)
 
     def write(
         self, told: Mapping[str, Any], *, best_epoch: int, interrupted: bool
     ) -> Trained:
         """Write model, report and history; the classifier holds the best weights."""
         parts, course = self.parts, self.course
+        still = parts.spec.bn == "train" and parts.spec.head_only
+        bn = "frozen" if still else parts.spec.bn
         passed = len(course.history) * parts.feed.count("train")
         report = TrainReport(
             model=self.folder / MODEL_FILE,
@@ -235,7 +264,7 @@ class OnlineRun:
             images_per_second=(
                 round(passed / course.train_seconds, 1) if passed else None
             ),
-            batch_norm=BATCH_NORM[parts.spec.bn],
+            batch_norm=_BATCH_NORM[bn],
             skipped=len(parts.bad_images),
             history=tuple(course.history),
             **told,
@@ -243,7 +272,9 @@ class OnlineRun:
         model = parts.model()
         if parts.ranks.main:
             settings = {**parts.settings(), "interrupted": interrupted}
-            report = save_run(self.folder, model, report, settings)
+            report = save_run(
+                self.folder, model, report, settings, last=self.last_is_kept
+            )
         return Trained(report.model, model.head, report)
 
 

@@ -1,39 +1,27 @@
 """`predict`: images through backbone and head to a class name each."""
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featcache.core.blocks import Block, plan_blocks
-from featcache.core.errors import BadImage, DataError, ModelError, NumericError
+from featcache.core.blocks import Block, block_rows
+from featcache.core.errors import BadImage, SpecError
 from featcache.core.heads import Floats
-from featcache.core.machine import cores
+from featcache.core.predictions import Entry, ImageFile, Prediction
 from featcache.core.progress import SILENT, Progress
-from featcache.core.status import Status
-from featcache.core.text import listed, plural, shown
-from featcache.stages.sources import find_weights
+from featcache.core.text import shown
+from featcache.stages.image_files import list_images
+from featcache.stages.model_backbones import model_backbone
+from featcache.stages.predictor import Predictor, stream_images
 from featcache.store.artifacts import Model, open_model
-from featcache.vision.walk import walk
 
 if TYPE_CHECKING:
-    from featcache.vision.backbones import Backbone
     from featcache.vision.pipeline import Extractor
-
-_BATCH = 8
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the model says of one image."""
-
-    path: str
-    label: str  # class name
-    probability: float  # of that class, after the softmax
+    from featcache.vision.rows import BlockRows
 
 
 @dataclass(frozen=True)
@@ -59,7 +47,8 @@ def predict(
     model : str, path or Model
         A model file, the folder of a run, or an opened model.
     images : iterable of str or path
-        Image files, and folders, which are searched for images.
+        Image files, patterns such as ``photos/*.jpg``, and folders, which are searched
+        for images.
     weights : str or path, optional
         Where the backbone's weights are now, if not where the model was trained.
     device : str
@@ -79,24 +68,101 @@ def predict(
     DataError
         When a path is not there or a folder holds no image.
     """
-    opened = model if isinstance(model, Model) else open_model(Path(model))
-    files = _files(images, progress)
-    extractor = model_extractor(opened, weights, device, progress)
-    features, bad = compute_features(extractor, files, opened, progress)
-    good = np.flatnonzero(np.isfinite(features).all(axis=1))
-    probabilities = opened.head.probabilities(features[good])
-    best = probabilities.argmax(axis=1)
-    return Predictions(
-        tuple(
-            Prediction(
-                shown(files[row]),
-                opened.classes[label],
-                round(float(probabilities[at, label]), 6),
-            )
-            for at, (row, label) in enumerate(zip(good, best, strict=True))
-        ),
-        tuple(bad),
+    told = list(
+        iter_predictions(
+            model, images, weights=weights, device=device, progress=progress
+        )
     )
+    return Predictions(
+        tuple(t for t in told if isinstance(t, Prediction)),
+        tuple(t for t in told if isinstance(t, BadImage)),
+    )
+
+
+def iter_predictions(
+    model: str | os.PathLike[str] | Model,
+    images: Iterable[str | os.PathLike[str]],
+    *,
+    top: int = 1,
+    weights: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    progress: Progress = SILENT,
+) -> Iterator[Prediction | BadImage]:
+    """Classify images one after the other, for folders of any size.
+
+    The work is done on threads a little ahead of what is taken: a few hundred images
+    are in memory, whatever their number. Until the last is taken, or the iterator is
+    closed, torch runs on one core in each thread.
+
+    Parameters
+    ----------
+    model : str, path or Model
+        See `predict`.
+    images : iterable of str or path
+        See `predict`; listed at once, opened when their turn comes.
+    top : int
+        K, how many of the most probable classes each prediction has.
+    weights : str or path, optional
+        See `predict`.
+    device : str
+        See `predict`.
+    progress : Progress
+        Hears how far the work is.
+
+    Returns
+    -------
+    iterator of Prediction and BadImage
+        One for each image, in order.
+
+    Raises
+    ------
+    ModelError
+        When the weights found are not those that the model belongs to.
+    DataError
+        When a path is not there or a folder holds no image.
+    SpecError
+        When K is below 1.
+    """
+    opened = model if isinstance(model, Model) else open_model(Path(model))
+    require_top(top)
+    files = list_images(images, progress)
+    extractor = model_extractor(opened, weights, device, progress, len(files))
+    return _told(Predictor(extractor, opened, top), files, progress)
+
+
+def require_top(top: int) -> None:
+    """Refuse a number of classes below one.
+
+    Parameters
+    ----------
+    top : int
+        As the user gave it.
+
+    Raises
+    ------
+    SpecError
+        Naming it.
+    """
+    if top < 1:
+        raise SpecError(f"top must be at least 1, got {top}")
+
+
+def _told(
+    predictor: Predictor, files: Sequence[ImageFile], progress: Progress
+) -> Iterator[Prediction | BadImage]:
+    progress.begin("predict", len(files), unit="image")
+    try:
+        for entries in predictor.stream(files):
+            progress.advance(len(entries))
+            yield from map(_as_told, entries)
+    finally:
+        progress.end()
+
+
+def _as_told(entry: Entry) -> Prediction | BadImage:
+    if not entry.ranked:
+        return BadImage(entry.path, entry.error)
+    return Prediction(entry.path, *entry.ranked[0], entry.ranked)
 
 
 def model_extractor(
@@ -104,6 +170,7 @@ def model_extractor(
     weights: str | os.PathLike[str] | None,
     device: str,
     progress: Progress,
+    expected: int | None = None,
 ) -> "Extractor":
     """Return what computes the features that a model's head takes.
 
@@ -117,6 +184,8 @@ def model_extractor(
         Where the network runs.
     progress : Progress
         Hears of a download.
+    expected : int, optional
+        Images to come, for what pays in long runs only.
 
     Returns
     -------
@@ -131,42 +200,12 @@ def model_extractor(
     from featcache.vision.assembly import assemble
 
     return assemble(
-        _backbone(model, weights, progress),
+        model_backbone(model, weights, progress),
         model.view,
         device=device,
         precision=model.precision,
-        batch_size=_BATCH,
+        expected=expected,
     )
-
-
-def _backbone(
-    model: Model, weights: str | os.PathLike[str] | None, progress: Progress
-) -> "Backbone":
-    import torch
-
-    from featcache.vision.backbones import Backbone
-
-    if model.state is not None:
-        if weights is not None:
-            raise ModelError(
-                "this model carries a fine-tuned backbone of its own; leave out "
-                "--weights"
-            )
-        tensors = {k: torch.from_numpy(v.copy()) for k, v in model.state.items()}
-        return Backbone(model.backbone, tensors)
-    source = find_weights(
-        model.backbone, model.weights if weights is None else weights, progress=progress
-    )
-    backbone = Backbone(model.backbone, source.load())
-    if backbone.weights_sha256 != model.weights_sha256:
-        raise ModelError(
-            f"the model belongs to {model.backbone} with the weights of "
-            f"{shown(model.weights)} (sha256 {model.weights_sha256[:12]}...), but "
-            f"{shown(source.name)} holds others "
-            f"(sha256 {backbone.weights_sha256[:12]}...); pass the right ones with "
-            "--weights"
-        )
-    return backbone
 
 
 def compute_features(
@@ -190,52 +229,23 @@ def compute_features(
     ndarray of float32, shape (n, D), and list of BadImage
         NaN in the rows of images that cannot be used.
     """
-    from featcache.vision.pipeline import run_blocks
-    from featcache.vision.rows import BlockRows
-
     dim = model.head.embed_dim
     features = np.full((len(files), dim), np.nan, np.float32)
     reasons: dict[int, str] = {}
+    listed = [ImageFile(os.fspath(file), 0, 0) for file in files]
 
-    def work(block: Block, alive: object) -> None:
-        del alive
-        rows = BlockRows.pending(block.size, dim, "float32")
-        extractor.fill(rows, files[block.start : block.stop])
-        finite = np.isfinite(rows.features).all(axis=1) | (rows.status != Status.OK)
-        if not finite.all():
-            name = shown(files[block.start + int(finite.argmin())])
-            raise NumericError(f"the features of {name} are not finite")
+    def told(block: Block, rows: "BlockRows") -> int:
         features[block.rows] = rows.features
         reasons.update({block.start + row: r for row, r in rows.reasons.items()})
-        progress.advance(block.size)
+        return block.size
 
     progress.begin("forward", len(files), unit="image")
     try:
-        run_blocks(plan_blocks(len(files), _BATCH), work, min(cores(), len(files)))
+        for count in stream_images(
+            extractor, listed, dim, block_rows(len(files)), told
+        ):
+            progress.advance(count)
     finally:
         progress.end()
     bad = [BadImage(shown(files[row]), reasons[row]) for row in sorted(reasons)]
     return features, bad
-
-
-def _files(images: Iterable[str | os.PathLike[str]], progress: Progress) -> list[Path]:
-    """Return the image files named, those of folders in the order of their paths."""
-    files: list[Path] = []
-    for given in images:
-        path = Path(given)
-        if path.is_dir():
-            ignored: Counter[str] = Counter()
-            found = walk(os.fsencode(path), b".", set(), ignored).paths.tolist()
-            if ignored:
-                others = listed(plural(n, kind) for kind, n in ignored.items())
-                progress.say(f"{shown(path)}: ignored {others}")
-            if not found:
-                raise DataError(f"{shown(path)} holds no image")
-            files += [path / os.fsdecode(name) for name in found]
-        elif path.exists():
-            files.append(path)
-        else:
-            raise DataError(f"no image or folder {shown(path)}")
-    if not files:
-        raise DataError("no image was given")
-    return files

@@ -150,6 +150,13 @@ def require_same(there: Mapping[str, Any], here: Mapping[str, Any], run: str) ->
             "weights cannot come out; bring the folder back to what it was, or start "
             "anew with another --out"
         )
+    for name in ("weights_sha256", "view", "head", "cache"):
+        same = there["backbone"] == here["backbone"]  # else that is what to say
+        if same and there.get(name) != here.get(name):
+            raise CheckpointError(
+                f"{name} is another than when {run} was begun; bring the file back "
+                "that it was begun with, or start anew with another --out"
+            )
     for name, old, new in _differences(there, here):
         raise CheckpointError(
             f"{run} holds an unfinished training with {name} {old!r}, not {new!r}; go "

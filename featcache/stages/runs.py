@@ -58,7 +58,12 @@ def run_folder(name: str, out: str | os.PathLike[str] | None) -> Path:
 
 
 def save_run(
-    folder: Path, model: Model, report: TrainReport, settings: Mapping[str, Any]
+    folder: Path,
+    model: Model,
+    report: TrainReport,
+    settings: Mapping[str, Any],
+    *,
+    last: bool = False,
 ) -> TrainReport:
     """Write model, report and history of a run; each file whole or not at all.
 
@@ -72,6 +77,9 @@ def save_run(
         What training reached.
     settings : mapping
         JSON data that a person needs to do it again.
+    last : bool
+        Whether the folder holds the last epoch's model of this run; that of another
+        run is removed.
 
     Returns
     -------
@@ -86,6 +94,9 @@ def save_run(
     report = replace(report, model=folder / MODEL_FILE)
     described = {**report.to_json(), "settings": dict(settings)}
     save_model(replace(model, report=described), report.model)
+    if not last:
+        with storing(folder):
+            (folder / LAST_FILE).unlink(missing_ok=True)
     text = json.dumps({**described, "provenance": describe_run("ended")}, indent=2)
     with replacing(folder / "report.json") as temporary:
         temporary.write_text(text + "\n", "utf-8")

@@ -1,10 +1,13 @@
 """The head that a training starts from: drawn from the seed, or a model's own."""
 
 from pathlib import Path
+from typing import Any
 
 from featcache.core.catalog import architecture
 from featcache.core.errors import ModelError
+from featcache.core.fingerprint import differences
 from featcache.core.heads import LinearHead, initial_head
+from featcache.core.specs import ViewSpec
 from featcache.core.text import listed, shown
 from featcache.stages.recipe import Request
 from featcache.stages.sources import WeightsSource
@@ -46,16 +49,20 @@ def start_head(
     model = open_model(Path(request.init_head))
     name = shown(request.init_head)
     head = _linear(model, name)
-    for field, there, here in (
-        ("backbone", model.backbone, source.backbone),
-        ("weights_sha256", model.weights_sha256, weights_sha256),
-        ("view", model.view, source.view),
+    if model.fine_tuned:
+        raise ModelError(
+            f"{name} was fine-tuned, and its head belongs to the backbone that was "
+            "trained with it; begin with a head of 'featcache fit-head'"
+        )
+    for field, there, here in differences(
+        _identity(model.backbone, model.weights_sha256, model.view),
+        _identity(source.backbone, weights_sha256, source.view),
     ):
-        if there != here:
-            raise ModelError(
-                f"the head of {name} belongs to another network: {field} is {there} "
-                f"there and {here} here; fit a head on a cache of this backbone"
-            )
+        raise ModelError(
+            f"the head of {name} belongs to another network: {field} is "
+            f"{str(there)[:12]} there and {str(here)[:12]} here; fit a head on a "
+            "cache of this backbone"
+        )
     if set(model.classes) != set(classes):
         raise ModelError(
             f"the head of {name} knows {listed(map(shown, model.classes), 3)}; the "
@@ -63,6 +70,14 @@ def start_head(
         )
     rows = [model.classes.index(label) for label in classes]
     return LinearHead(head.weight[rows], head.bias[rows])
+
+
+def _identity(backbone: str, weights_sha256: str, view: ViewSpec) -> dict[str, Any]:
+    return {
+        "backbone": backbone,
+        "weights_sha256": weights_sha256,
+        "view": view.to_json(),
+    }
 
 
 def _linear(model: Model, name: str) -> LinearHead:

@@ -62,11 +62,6 @@ class StoredMaps:
     def __len__(self) -> int:
         return len(self.y)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of view 0 of all samples."""
-        return len(self) * int(np.prod(self.shape)) * self.dtype.itemsize
-
     def take(self, samples: Rows, views: Rows | int = 0) -> npt.NDArray[Any]:
         """Return the maps of some samples, read past the map of the file.
 

@@ -142,7 +142,7 @@ def resume_training(
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in _below(_OPTIMIZER, arrays).items():
         index, name = key.split(".", 1)
-        tensor = torch.from_numpy(value)
+        tensor = torch.from_numpy(value).clone()
         parameter = parameters[int(index)]
         if tensor.shape == parameter.shape:  # in the parameter's own layout
             tensor = torch.empty_like(parameter, requires_grad=False).copy_(tensor)

@@ -114,13 +114,15 @@ class Trainer:
         )
         set_epoch(optimizer, spec, epoch)
         tally = _Tally(epoch, self.ranks, lr=spec.lr * spec.lr_factor(epoch))
+        trial = self._autocast if self.ranks.count == 1 else None
         model.train()
+        optimizer.zero_grad()  # of an epoch that was broken off
         for step, (images, labels) in enumerate(batches):
             inputs = self.prepare(images)
             targets = torch.from_numpy(labels).to(self.device, non_blocking=True)
-            mix = Mix.drawn(spec, len(labels), epoch, step, self.ranks.rank)
+            mix = Mix.drawn(spec, len(labels), epoch, step).to(self.device)
             last, weight = self._place(step)
-            with self._shared(last), out_of_memory(model, inputs, spec):
+            with self._shared(last), out_of_memory(model, inputs, spec, trial=trial):
                 with self._autocast():
                     scores = self.network(mix.images(inputs))
                 loss = mix.loss(scores, targets, label_smoothing=spec.label_smoothing)
@@ -179,9 +181,13 @@ class _Tally:
     def _look(self) -> None:
         """Bring losses to the host; on a GPU that waits for it, so not at each step."""
         waiting, self.waiting = self.waiting, []
-        for loss, correct in torch.stack(waiting).tolist() if waiting else []:
+        if not waiting:
+            return
+        found = torch.stack(waiting).flatten().tolist()
+        found = self.ranks.sum(found)  # of all processes, which then stop together
+        for loss, correct in zip(found[::2], found[1::2], strict=True):
             self.steps += 1
-            if not math.isfinite(self.ranks.sum([loss])[0]):  # all stop together
+            if not math.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss} at epoch {self.epoch + 1}, step {self.steps}, "
                     f"with lr {self.lr:g}; try a smaller lr, such as "
@@ -192,9 +198,9 @@ class _Tally:
 
     def passed(self) -> Passed:
         self._look()
-        images, loss, correct = self.ranks.sum([self.images, self.loss, self.correct])
+        [images] = self.ranks.sum([self.images])
         seconds = time.perf_counter() - self.began
-        return Passed(loss / images, correct / images, seconds)
+        return Passed(self.loss / images, self.correct / images, seconds)
 
 
 @contextmanager

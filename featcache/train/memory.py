@@ -1,7 +1,7 @@
 """A device out of memory: which batch size would have fitted."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor
@@ -10,10 +10,12 @@ from featcache.core.errors import DeviceError
 from featcache.core.finetune_spec import FinetuneSpec
 from featcache.train.classifier import Classifier
 
+Trial = Callable[[], AbstractContextManager[None]]
+
 
 @contextmanager
 def out_of_memory(
-    model: Classifier, inputs: Tensor, spec: FinetuneSpec
+    model: Classifier, inputs: Tensor, spec: FinetuneSpec, *, trial: Trial | None
 ) -> Iterator[None]:
     """Turn a device's lack of memory into advice.
 
@@ -25,6 +27,9 @@ def out_of_memory(
         The batch that was too much.
     spec : FinetuneSpec
         Its batch size and accumulation.
+    trial : callable or None
+        Makes the context in which smaller batches are tried; None where they cannot
+        be, since other processes would have to take part.
 
     Yields
     ------
@@ -45,15 +50,16 @@ def out_of_memory(
         return
     # Here the failed step's tensors are gone, with the error that held its frames.
     model.zero_grad()
-    fits = _fitting(model, inputs)
+    fits = len(inputs) // 2 if trial is None else _fitting(model, inputs, trial)
     size = spec.batch_size
     if fits:
         # Of several processes each gets a part of the batch.
         share = size * fits // len(inputs)
         times = spec.accumulate * -(-size // share)
         advice = (
-            f"a batch of {share} fits: pass --batch-size {share} --accumulate {times} "
-            "for steps of about the same number of images"
+            f"a batch of {share} {'may fit' if trial is None else 'fits'}: pass "
+            f"--batch-size {share} --accumulate {times} for steps of about the same "
+            "number of images"
         )
     else:
         advice = "not even one image fits: free memory, or train on the CPU"
@@ -62,13 +68,15 @@ def out_of_memory(
     )
 
 
-def _fitting(model: Classifier, inputs: Tensor) -> int:
+def _fitting(model: Classifier, inputs: Tensor, trial: Trial) -> int:
     """Return how many images pass forward and backward, halving; 0: not one."""
     size = len(inputs) // 2
     while size:
         try:
             torch.cuda.empty_cache()
-            model(inputs[:size]).sum().backward()
+            with trial():
+                scores = model(inputs[:size])
+            scores.sum().backward()
         except torch.OutOfMemoryError:
             size //= 2
         else:

@@ -54,6 +54,23 @@ class Mix:
         share = float(random.beta(spec.mixup, spec.mixup))
         return cls(share, torch.from_numpy(random.permutation(n).astype(np.int64)))
 
+    def to(self, device: torch.device) -> "Mix":
+        """Return the mix for batches on a device.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where images and labels are.
+
+        Returns
+        -------
+        Mix
+            Its partners are there, too.
+        """
+        if self.partners is None:
+            return self
+        return Mix(self.share, self.partners.to(device, non_blocking=True))
+
     def images(self, images: Tensor) -> Tensor:
         """Return the images mixed.
 

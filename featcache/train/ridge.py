@@ -61,7 +61,7 @@ def fit_ridge(
     with threads_for(n * D * min(n, D)):
         path = decompose(train.X, train.y, classes)
         grid = tuple(sorted(spec.lambdas))
-        penalty, scale = _choose(path, train, grid)
+        penalty, scale = best_penalty(path, train, grid)
         weight, bias = path.solution(penalty)
         head = LinearHead(
             (scale * weight).astype(np.float32), (scale * bias).astype(np.float32)
@@ -227,10 +227,26 @@ def _varying(squares: Doubles, count: int) -> npt.NDArray[np.bool_]:
     return result
 
 
-def _choose(
+def best_penalty(
     path: RidgePath, train: Features, grid: tuple[float, ...]
 ) -> tuple[float, float]:
-    """Return the lambda of the lowest left-out log loss, and its scale."""
+    """Choose lambda by leaving each sample out.
+
+    Parameters
+    ----------
+    path : RidgePath
+        The solutions.
+    train : Features
+        What the path was made of.
+    grid : tuple of float
+        Values of lambda.
+
+    Returns
+    -------
+    (float, float)
+        The lambda of the lowest left-out log loss, and the scale that makes logits of
+        its predictions.
+    """
     at = judged_rows(path.n, len(path.share))
     y = train.y[at]
     found = []

@@ -173,7 +173,7 @@ def embedder(
     device = torch.empty(0, device=device).device  # cuda becomes cuda:0
     jpegs = _jpegs(view, device)
     if device.type == "cuda":
-        _keep_float32_exact()
+        keep_float32_exact()
         return CudaEmbedder(
             backbone,
             view,
@@ -217,8 +217,11 @@ def bfloat16_gain() -> float:
     return fastest[torch.float32] / fastest[torch.bfloat16]
 
 
-def _keep_float32_exact() -> None:
-    """Turn TensorFloat-32 off: float32 features are promised, and it has 10 bits."""
+def keep_float32_exact() -> None:
+    """Turn TensorFloat-32 off on GPUs: float32 is promised, and it has 10 bits.
+
+    For the whole process, as torch has it.
+    """
     if hasattr(torch.backends.cudnn, "conv"):  # torch 2.9 and newer
         torch.backends.cudnn.conv.fp32_precision = "ieee"
         torch.backends.cuda.matmul.fp32_precision = "ieee"

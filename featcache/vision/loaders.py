@@ -1,4 +1,4 @@
-"""Loaders: batches of pixels for online training, made ahead on threads."""
+"""Loaders: batches of pixels for online training, made on threads."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing

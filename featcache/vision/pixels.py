@@ -5,8 +5,6 @@ them and the compiled kernel reads them. Three bytes would take a quarter less r
 a second kernel, but gain no time: 189 us to resize a random box, against 184.
 """
 
-import math
-import stat
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
@@ -15,109 +13,22 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from featcache.core.errors import BadImage, BadImagesError
 from featcache.core.finetune_spec import Store
 from featcache.core.manifest import Manifest
 from featcache.core.specs import ViewSpec
 from featcache.core.status import UnusableImageError
-from featcache.core.text import plural, shown
-from featcache.vision.decode import read_file
+from featcache.core.text import plural
+from featcache.vision.decoding import Source
 from featcache.vision.shelves import Shelf, choose_shelf
 from featcache.vision.threads import Threads
 from featcache.vision.viewer import Viewer
-from featcache.vision.views import Pixels, resized_size
-from featcache.vision.words import Words, copied, image_of
+from featcache.vision.views import Pixels
+from featcache.vision.words import Words
 
 Rows = npt.NDArray[np.int64]
 OnError = Literal["stop", "skip"]
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """Image files and how they are decoded.
-
-    Parameters
-    ----------
-    manifest : Manifest
-        The files.
-    viewer : Viewer
-        Decodes, and makes views.
-    size : int, optional
-        What larger images are resized to, pixels of the shorter side.
-    """
-
-    manifest: Manifest
-    viewer: Viewer
-    size: int | None = None
-
-    def decode(self, sample_index: int) -> Words:
-        """Decode an image.
-
-        Parameters
-        ----------
-        sample_index : int
-            Row of the manifest.
-
-        Returns
-        -------
-        ndarray of uint32, shape (h, w)
-            See `featcache.vision.words`.
-
-        Raises
-        ------
-        UnusableImageError
-            With the reason.
-        """
-        words = self.viewer.words(read_file(self.manifest.file(sample_index)))
-        if self.size is None or min(words.shape) <= self.size:
-            return words
-        image = image_of(words).convert("RGB")
-        small = resized_size(*image.size, self.size)
-        return copied(image.resize(small, Image.Resampling.BILINEAR))
-
-    def room(self, sample_index: int) -> int:
-        """Return how many bytes an image takes decoded, as its header says.
-
-        Parameters
-        ----------
-        sample_index : int
-            Row of the manifest.
-
-        Returns
-        -------
-        int
-            0 for what is no image: decoding finds out why.
-        """
-        file = self.manifest.file(sample_index)
-        try:
-            if not stat.S_ISREG(file.stat().st_mode):  # opening a pipe would wait
-                return 0
-            with Image.open(file) as image:
-                size = image.size
-        except Exception:
-            return 0
-        if self.size is not None and min(size) > self.size:
-            size = resized_size(*size, self.size)
-        return 4 * math.prod(size)
-
-    def bad(self, sample_index: int, error: UnusableImageError) -> BadImage:
-        """Return which image it is and what is wrong with it.
-
-        Parameters
-        ----------
-        sample_index : int
-            Row of the manifest.
-        error : UnusableImageError
-            From `decode`.
-
-        Returns
-        -------
-        BadImage
-            Path and reason.
-        """
-        return BadImage(shown(self.manifest.file(sample_index)), str(error))
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,10 +86,11 @@ class Images(AbstractContextManager["Images"]):
             When it must be decoded anew and was damaged meanwhile.
         """
         kept = self.shelf.get(sample_index)
-        if kept is not None:
-            return kept
+        return self._anew(self.source.decode, sample_index) if kept is None else kept
+
+    def _anew(self, decode: Callable[[int], Words], sample_index: int) -> Words:
         try:
-            return self.source.decode(sample_index)
+            return decode(sample_index)
         except UnusableImageError as error:
             raise _refusal([self.source.bad(sample_index, error)]) from None
 
@@ -200,7 +112,14 @@ class Images(AbstractContextManager["Images"]):
         BadImagesError
             See `read`.
         """
-        return self.source.viewer.fixed(self.read(sample_index))
+        # What is measured must not depend on how small the kept images are.
+        reduced = self.source.size is not None
+        words = (
+            self._anew(self.source.whole, sample_index)
+            if reduced
+            else self.read(sample_index)
+        )
+        return self.source.viewer.fixed(words)
 
     def drawn(self, sample_index: int, random: np.random.Generator) -> Pixels:
         """Return a random view of an image.

@@ -77,32 +77,6 @@ def part(network: nn.Module, stages: Sequence[str], *, pooled: bool) -> nn.Seque
     return result
 
 
-def stage_of(name: str) -> str:
-    """Return the stage that a parameter or buffer of a ResNet belongs to.
-
-    Parameters
-    ----------
-    name : str
-        As torchvision has it, such as ``layer4.0.conv1.weight``.
-
-    Returns
-    -------
-    str
-        One of `SHALLOWEST_FIRST`.
-
-    Raises
-    ------
-    ValueError
-        When no stage has it.
-    """
-    first = name.split(".", 1)[0]
-    stage = "stem" if first in _STEM else first
-    if stage not in SHALLOWEST_FIRST:
-        message = f"no stage of a ResNet has {name!r}"
-        raise ValueError(message)
-    return stage
-
-
 def forward_windows(  # noqa: PLR0913 - settings, all named
     network: Callable[[Tensor], Tensor],
     rows: Sequence[int],

@@ -9,6 +9,7 @@ import pytest
 
 from featcache.cli.exporting import export
 from featcache.stages.exporting import Target
+from featcache.stages.model_exporting import MODEL_FORMATS, ModelTarget
 from featcache.store.tables import FORMATS
 from tests.cli.test_commands import cached, run  # noqa: F401 - fixtures
 from tests.stages.test_extraction import sampled_pixels
@@ -47,10 +48,32 @@ def test_errors_and_usage(run, cached):  # noqa: F811
     assert "no cache" in run("export", "none.h5", "--to", "csv", code=1).stderr
     run("export", CACHE, "--to", "xlsx", code=2)
     run("export", CACHE, code=2)
+    unused = run("export", CACHE, "--to", "npy", "--weights", "w.pth", code=2)
+    assert "--weights does nothing with --to npy" in unused.stderr
+    assert "is a cache" in run("export", CACHE, "--to", "pt2", code=1).stderr
+
+
+def test_a_model_is_exported(run, cached, tmp_path):  # noqa: F811
+    """A line for people, or the report; a cache's formats are refused."""
+    run("fit-head", "--epochs", 1, "--out", "head")
+    said = run("export", "head", "--to", "torch").stdout
+    assert said.startswith("head/model.pth: resnet18 with linear head, 2 classes (")
+    assert ", and model.pth.json in " in said
+    words = ("head", "--to", "torch", "--out", "a.safetensors", "--json")
+    report = json.loads(run("export", *words).stdout)
+    assert set(report) == {
+        "source", "to", "out", "about", "backbone", "head", "classes", "bytes",
+        "sha256", "seconds",
+    }  # fmt: skip
+    assert report["bytes"] == (tmp_path / "a.safetensors").stat().st_size
+    assert "--overwrite" in run("export", "head", "--to", "torch", code=1).stderr
+    assert "no cache" in run("export", "head", "--to", "csv", code=1).stderr
 
 
 def test_the_formats_are_the_same_everywhere():
     """The command's choices are written down, so that --help loads no numpy."""
     choices = next(p.type for p in export.params if p.name == "to")
     assert isinstance(choices, click.Choice)
-    assert tuple(choices.choices) == tuple(FORMATS) == typing.get_args(Target)
+    assert tuple(choices.choices) == (*FORMATS, *MODEL_FORMATS)
+    assert tuple(FORMATS) == typing.get_args(Target)
+    assert tuple(MODEL_FORMATS) == typing.get_args(ModelTarget)

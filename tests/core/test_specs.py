@@ -304,3 +304,50 @@ def test_the_wide_sweep_is_about_fifty_heads():
     assert len(specs) == 54
     assert SgdSpec() in specs
     assert {s.lr for s in specs if s.standardize == "l2"} == {0.1, 0.3, 1, 3, 10, 30}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"unfreeze": "head", "head_lr_mult": 2.0},
+            "only the head has a learning rate",
+        ),
+        ({"unfreeze": "head", "layer_decay": 0.5}, "no stage of the backbone"),
+        (
+            {"unfreeze": "layer4", "from_scratch": True},
+            "must be all, got layer4",
+        ),
+        ({"bn": "drift"}, "with unfreeze all none is frozen"),
+        ({"norm_decay": False}, "weight_decay is 0 for all"),
+        ({"mixup": 0.2, "batch_size": 1}, "got batch_size 1"),
+        ({"warmup": 25}, "warmup must be below epochs"),
+        ({"nesterov": True, "optimizer": "adamw"}, "nesterov needs SGD"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(settings, words):
+    """Each says why, and what to set instead."""
+    with pytest.raises(SpecError, match=words):
+        FinetuneSpec(**settings)
+
+
+@pytest.mark.parametrize("warmup", [0, 3])
+@pytest.mark.parametrize("schedule", ["step", "cosine"])
+def test_the_schedules_are_torchs(schedule, warmup):
+    """After the warm-up each epoch's factor is that of torch's own scheduler."""
+    torch = pytest.importorskip("torch")
+    spec = FinetuneSpec(schedule=schedule, warmup=warmup, epochs=20)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedulers = torch.optim.lr_scheduler
+    scheduler = (
+        schedulers.StepLR(optimizer, 7, 0.1)
+        if schedule == "step"
+        else schedulers.CosineAnnealingLR(optimizer, 20 - warmup)
+    )
+    for epoch in range(warmup):
+        assert spec.lr_factor(epoch) == (epoch + 1) / (warmup + 1)
+    for epoch in range(warmup, 20):
+        [factor] = scheduler.get_last_lr()
+        assert spec.lr_factor(epoch) == pytest.approx(factor, rel=1e-9, abs=1e-12)
+        optimizer.step()
+        scheduler.step()

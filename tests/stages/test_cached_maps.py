@@ -303,7 +303,6 @@ def test_rows_are_read_as_maps(photos, quick, extract, views):
         labels = cache.labels[cache.rows("train")]
     assert (len(train), len(val), train.views, val.views) == (12, 8, views, 1)
     assert np.array_equal(train.y, labels)
-    assert train.nbytes == 12 * SIZE * 2
     samples = np.array([5, 0, 11, 5])
     for view in range(views):
         found = train.take(samples, view)

@@ -276,6 +276,7 @@ def test_an_interrupted_run_keeps_the_best_so_far(photos, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {
         "checkpoint",
         "history.csv",
+        "last.safetensors",
         "model.safetensors",
         "report.json",
     }

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 from featcache.core.errors import (
     BadImagesError,
     CheckpointError,
+    DataError,
     Interrupted,
     ModelError,
     SpecError,
@@ -23,7 +25,13 @@ from featcache.core.errors import (
 from featcache.core.heads import LinearHead, initial_head
 from featcache.core.seeds import epoch_order
 from featcache.core.specs import FinetuneSpec, SgdSpec, ViewSpec
-from featcache.stages import assembling, extraction, online_network, origins
+from featcache.stages import (
+    assembling,
+    extraction,
+    online_network,
+    online_run,
+    origins,
+)
 from featcache.stages.extraction import extract
 from featcache.stages.finetuning import finetune, resume_finetuning
 from featcache.stages.probing import fit_head
@@ -33,7 +41,7 @@ from featcache.vision.backbones import network_of, random_weights
 from featcache.vision.decode import decode_view, read_file
 from featcache.vision.scan import scan
 from featcache.vision.views import normalise
-from tests.stages.test_finetuning import Listener, make
+from tests.stages.test_finetuning import Listener, make, plain_figures
 
 VIEW = ViewSpec(resize=40, crop=36)
 # Batch statistics of random weights would blow rounding up until nothing compares.
@@ -222,7 +230,7 @@ def test_another_recipe_is_refused(photos, tmp_path):
     stopped(photos, tmp_path)
     with pytest.raises(CheckpointError, match=r"with lr 0\.001, not 0\.5; go on"):
         train(photos, replace(HEAD, lr=0.5), tmp_path)
-    with pytest.raises(CheckpointError, match="with weights_sha256 "):
+    with pytest.raises(CheckpointError, match="weights_sha256 is another"):
         finetune(photos, HEAD, weights="random:2", out=tmp_path)
     with pytest.raises(CheckpointError, match="backbone 'resnet18', not 'resnet34'"):
         finetune(photos, HEAD, weights="random:1", backbone="resnet34", out=tmp_path)
@@ -251,7 +259,7 @@ def test_images_that_changed_are_counted(photos, tmp_path):
 def test_a_finished_run_has_nothing_to_go_on_with(photos, tmp_path):
     """Nor has a folder that is no run."""
     train(photos, HEAD, tmp_path / "run")
-    with pytest.raises(CheckpointError, match="holds no checkpoint: it is finished"):
+    with pytest.raises(CheckpointError, match="no checkpoint: it is finished"):
         resume_finetuning(tmp_path / "run")
     with pytest.raises(CheckpointError, match="no checkpoint: it is no run of"):
         resume_finetuning(tmp_path)
@@ -355,12 +363,12 @@ def test_an_image_damaged_in_the_middle_is_left_out_on_request(tmp_path):
 
     spec, heard = replace(DRIFT, store="off"), Vandal()
     run = train(data, spec, tmp_path / "run", on_error="skip", progress=heard)
-    said = [line for line in heard.lines if "begins again" in line]
-    assert [file.name in line for file, line in zip(files, said, strict=True)]
+    said = [line for line in heard.lines if "; left out" in line]
+    named = [f"{f.parent.name}/{f.name} " for f in files]
+    assert [name in line for name, line in zip(named, said, strict=True)] == [True] * 2
+    assert ["begins again" in line for line in said] == [True, False]
     assert run.report.skipped == 2
-    for file in files:
-        file.unlink()
-    again = train(data, spec, tmp_path / "again")
+    again = train(data, spec, tmp_path / "again", on_error="skip")
     assert_equal_bits(run, again)
     expected = pytest.approx(again.report.val_loss, rel=1e-6)
     assert run.report.val_loss == expected
@@ -376,6 +384,112 @@ def test_the_store_changes_seconds_alone(photos, tmp_path, store):
     report = json.loads((tmp_path / store / "report.json").read_text("utf-8"))
     assert report["settings"]["images_kept"].startswith(store)
     assert not list((tmp_path / store).glob("*pixels*"))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        replace(HEAD, store_size=20, augment=True),
+        replace(HEAD, precision="bfloat16"),
+        replace(PART, precision="bfloat16"),
+    ],
+    ids=["small store", "bfloat16 head", "bfloat16 layer4"],
+)
+def test_what_is_reported_is_what_evaluate_finds(photos, tmp_path, spec):
+    """Whatever is trained on, val is measured in its fixed views and in float32."""
+    run = train(photos, spec, tmp_path)
+    state = open_model(run.model).state or random_weights("resnet18", 1)
+    loss, accuracy = plain_figures(run, state, photos, "val")
+    assert run.report.val_loss == pytest.approx(loss, rel=1e-4)
+    assert run.report.val_accuracy == pytest.approx(accuracy)
+
+
+def test_frozen_outputs_of_fixed_views_are_computed_once(photos, tmp_path, monkeypatch):
+    """Not in every epoch, where the views do not change."""
+    seen = []
+    frozen = online_network.OnlineNetwork._frozen
+
+    def counting(network, precision):
+        run = frozen(network, precision)
+        return lambda images: seen.append(len(images)) or run(images)
+
+    monkeypatch.setattr(online_network.OnlineNetwork, "_frozen", counting)
+    run = train(photos, replace(HEAD, epochs=4), tmp_path)
+    assert run.report.epochs == 4
+    assert sum(seen) == 14 + 6 + 14  # train once, val once, train at the end
+
+
+def test_no_training_image_is_an_error(tmp_path):
+    """All of train damaged leaves nothing to train on."""
+    data = make(tmp_path / "data", train=2, val=2)
+    for file in (data / "train").rglob("*.png"):
+        file.write_bytes(b"no image")
+    with pytest.raises(DataError, match="no usable training image in"):
+        train(data, HEAD, tmp_path / "run", on_error="skip")
+
+
+def test_a_stop_while_the_first_checkpoint_is_written(photos, tmp_path, monkeypatch):
+    """Nobody is told to go on with a checkpoint that is not there."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(online_run.checkpointing, "save", stop)
+    with pytest.raises(Interrupted, match=r"is kept in [^;]*$"):
+        train(photos, HEAD, tmp_path)
+    with pytest.raises(CheckpointError, match="or was stopped while it began"):
+        resume_finetuning(tmp_path)
+
+
+def test_a_run_is_resumed_from_another_folder(photos, tmp_path, monkeypatch):
+    """What was named relative to one folder is found from another."""
+    monkeypatch.chdir(photos.parent)
+    stopped(photos.name, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    assert resume_finetuning("run").report.epochs == 2
+
+
+def test_a_path_is_a_folder_though_a_data_set_has_its_name(tmp_path, monkeypatch):
+    """A string may name a known data set, a path never."""
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "digits", train=2, val=2)
+    run = train(Path("digits"), HEAD, tmp_path / "run")
+    assert open_model(run.model).classes == ("ants", "bees")
+
+
+def test_the_last_model_of_another_run_does_not_stay(photos, tmp_path):
+    """A folder holds the files of one run."""
+    train(photos, HEAD, tmp_path)
+    assert (tmp_path / "last.safetensors").exists()
+    train(photos, replace(HEAD, epochs=0), tmp_path)
+    assert not (tmp_path / "last.safetensors").exists()
+
+
+def test_a_resumed_file_is_no_run(photos, tmp_path):
+    """The model file itself is not what --resume takes."""
+    run = train(photos, HEAD, tmp_path)
+    with pytest.raises(CheckpointError, match="is no folder"):
+        resume_finetuning(run.model)
+
+
+def test_a_broken_off_epoch_leaves_no_gradients(tmp_path):
+    """With accumulated batches the repeated epoch is that of a fresh one."""
+    data = make(tmp_path / "data", train=6, val=2)
+    manifest = scan(data)
+    rows = np.flatnonzero(manifest.splits == 0)
+    bad = manifest.file(rows[epoch_order(len(rows), seed=0, epoch=0)[-1]])
+
+    class Vandal(Listener):
+        def advance(self, count):
+            super().advance(count)
+            if self.tasks[-1] == "epoch 1/2" and self.counts[-1][1] == 4:
+                bad.write_bytes(b"GIF89a")
+
+    spec = replace(DRIFT, store="off", accumulate=3, batch_size=2, augment=True)
+    run = train(data, spec, tmp_path / "run", on_error="skip", progress=Vandal())
+    assert run.report.skipped == 1
+    again = train(data, spec, tmp_path / "again", on_error="skip")
+    assert_equal_bits(run, again)
 
 
 @pytest.mark.parametrize(

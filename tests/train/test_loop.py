@@ -143,6 +143,8 @@ def tutorial(spec):
 @ALL
 def test_weights_equal_the_tutorials(spec, mult, bn):
     """After two epochs every tensor is that of torch's SGD + StepLR to 1e-6."""
+    if spec.full and bn == "drift":
+        pytest.skip("there is no frozen stage")
     mult = 1.0 if spec.head_only else mult
     spec = replace(spec, head_lr_mult=mult, bn=bn)
     model = classifier(spec)

@@ -1,0 +1,162 @@
+"""`audit`: what is wrong with a data set, as far as its cache can tell."""
+
+import csv
+import os
+import time
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import numpy as np
+
+from featcache.core.audits import (
+    AuditReport,
+    ClassCount,
+    Finding,
+    SplitAccuracy,
+    counted,
+)
+from featcache.core.errors import SpecError
+from featcache.core.manifest import SPLITS, TRAIN
+from featcache.core.progress import SILENT, Progress
+from featcache.core.text import listed, shown
+from featcache.stages.audit_checks import (
+    LEAST,
+    Audited,
+    Copies,
+    copy_findings,
+    find_copies,
+    label_findings,
+    outlier_findings,
+    split_accuracies,
+)
+from featcache.stages.probing import newest_cache
+from featcache.store.files import replacing
+from featcache.store.opening import Paths, open_cache
+from featcache.store.table import FeatureTable
+
+NEAR = 0.92  # cosine; docs/audit.md says what it finds and what it does not
+
+
+def audit(
+    cache: FeatureTable | Paths | None = None,
+    *,
+    near: float = NEAR,
+    csv: str | os.PathLike[str] | None = None,
+    progress: Progress = SILENT,
+) -> AuditReport:
+    """Look for copies, leaks, outliers and wrong labels in a cache.
+
+    Nothing is read but the cache; images may be gone. Rows of unusable images are left
+    out and counted.
+
+    Parameters
+    ----------
+    cache : FeatureCache, path, pattern or paths, optional
+        The newest file in ``cache/`` without it.
+    near : float
+        Cosine of two features from which on their images are near duplicates, in
+        (0, 1].
+    csv : str or path, optional
+        A file for all findings, one a line.
+    progress : Progress
+        Hears how many images have been compared.
+
+    Returns
+    -------
+    AuditReport
+        Findings, counts, and accuracy with and without leaks.
+
+    Raises
+    ------
+    CacheError
+        When the cache is missing or damaged, or holds maps.
+    SpecError
+        When ``near`` is no such number, or no image is usable.
+    StorageError
+        When the file of findings cannot be written.
+    """
+    began = time.perf_counter()
+    if not 0 < near <= 1:
+        raise SpecError(f"near must be above 0 and at most 1, got {near:g}")
+    opened = cache if isinstance(cache, FeatureTable) else open_cache(_file(cache))
+    audited = Audited(opened, opened.features())
+    if not len(audited.features):
+        raise SpecError(f"{shown(opened.path)} has no usable image to look at")
+    copies = find_copies(audited, near, progress)
+    labels, accuracies, notes = _by_heads(audited, copies)
+    findings = [*labels, *outlier_findings(audited), *copy_findings(audited, copies)]
+    if csv is not None:
+        _write_csv(Path(csv), findings)
+    classes = _class_counts(audited)
+    trained = [count.train for count in classes]
+    return AuditReport(
+        cache=opened.path,
+        images=len(audited.features),
+        skipped=opened.skipped,
+        backbone=opened.spec.backbone,
+        near=near,
+        counts=counted(findings),
+        imbalance=round(max(trained) / min(trained), 3) if min(trained) else None,
+        accuracies=tuple(accuracies),
+        classes=classes,
+        findings=tuple(findings),
+        notes=(*_crowded(copies, near), *notes),
+        seconds=round(time.perf_counter() - began, 3),
+    )
+
+
+def _file(cache: Paths | None) -> Paths:
+    return newest_cache() if cache is None else cache
+
+
+def _by_heads(
+    audited: Audited, copies: Copies
+) -> tuple[list[Finding], list[SplitAccuracy], list[str]]:
+    """Do what takes heads, or say why not."""
+    y, trained = audited.features.y, audited.splits == TRAIN
+    if len(np.unique(y)) < 2:
+        return [], [], ["labels not checked: all usable images are of one class"]
+    notes: list[str] = []
+    counts = np.bincount(y, minlength=len(audited.cache.classes))
+    few = np.flatnonzero((counts > 0) & (counts < LEAST)).tolist()
+    if few:
+        names = listed(audited.class_name(label) for label in few)
+        notes.append(f"labels not checked of classes under {LEAST} images: {names}")
+    labels = label_findings(audited)
+    if trained.all():
+        return labels, [], [*notes, "no accuracy: there is no usable image of val"]
+    if len(np.unique(y[trained])) < 2:
+        return labels, [], [*notes, "no accuracy: train has no two classes"]
+    return labels, split_accuracies(audited, copies), notes
+
+
+def _crowded(copies: Copies, near: float) -> list[str]:
+    """Warn where the threshold does not suit the features."""
+    share = float((copies.near.partner >= 0).mean())
+    note = (
+        f"{100 * share:.0f} % of the images have a near duplicate: unless these are "
+        f"frames of films, cosines above {near:g} are usual here; raise --near"
+    )
+    return [note] if share > 0.5 else []
+
+
+def _class_counts(audited: Audited) -> tuple[ClassCount, ...]:
+    C = len(audited.cache.classes)
+    counts = [
+        np.bincount(audited.features.y[audited.splits == split], minlength=C).tolist()
+        for split in range(len(SPLITS))
+    ]
+    return tuple(
+        ClassCount(audited.class_name(label), *(count[label] for count in counts))
+        for label in range(C)
+    )
+
+
+def _write_csv(path: Path, findings: list[Finding]) -> None:
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, [field.name for field in fields(Finding)])
+        writer.writeheader()
+        writer.writerows(asdict(finding) for finding in findings)
