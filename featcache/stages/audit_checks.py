@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -18,61 +17,12 @@ from featcache.core.near import Nearest, Pairs, Rows, near_pairs
 from featcache.core.outliers import FAR, outlier_scores
 from featcache.core.progress import Progress
 from featcache.core.solver_specs import RidgeSpec
-from featcache.core.text import shown
-from featcache.store.table import FeatureTable
+from featcache.stages.audited import Audited
 from featcache.train.left_out import LeftOut
 from featcache.train.passes import threads_for
 from featcache.train.ridge import fit_ridge
 
 LEAST = 5  # images of a class without which a cross-validated head knows too little
-
-
-@dataclass(frozen=True, eq=False)
-class Audited:
-    """A cache and its usable rows; rows below are numbers among these."""
-
-    cache: FeatureTable
-    features: Features
-
-    @cached_property
-    def splits(self) -> npt.NDArray[np.uint8]:
-        """Split of each row."""
-        return self.cache.splits[self.features.sample_index]
-
-    @cached_property
-    def digests(self) -> npt.NDArray[np.uint8]:
-        """Digest of each row's image."""
-        return np.asarray(self.cache.columns["digests"])[self.features.sample_index]
-
-    def path(self, row: int) -> str:
-        """Return a row's path."""
-        return shown(self.cache.paths[self.features.sample_index[row]])
-
-    def class_name(self, label: int) -> str:
-        """Return a class's name."""
-        return shown(self.cache.classes[label])
-
-    def finding(
-        self,
-        kind: str,
-        row: int,
-        score: float,
-        reason: str,
-        *,
-        other: int | None = None,
-        likely: int | None = None,
-    ) -> Finding:
-        """Return what is told of a row."""
-        return Finding(
-            kind=kind,
-            path=self.path(row),
-            score=round(float(score), 4),
-            reason=reason,
-            split=SPLITS[self.splits[row]],
-            label=self.class_name(int(self.features.y[row])),
-            other=None if other is None else self.path(other),
-            likely=None if likely is None else self.class_name(likely),
-        )
 
 
 @dataclass(frozen=True, eq=False)

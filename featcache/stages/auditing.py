@@ -21,7 +21,6 @@ from featcache.core.progress import SILENT, Progress
 from featcache.core.text import listed, shown
 from featcache.stages.audit_checks import (
     LEAST,
-    Audited,
     Copies,
     copy_findings,
     find_copies,
@@ -29,6 +28,7 @@ from featcache.stages.audit_checks import (
     outlier_findings,
     split_accuracies,
 )
+from featcache.stages.audited import Audited
 from featcache.stages.probing import newest_cache
 from featcache.store.files import replacing
 from featcache.store.opening import Paths, open_cache

@@ -76,18 +76,18 @@ class OnlineRun:
         best = Best(self.parts.network.classifier)
         try:
             with repeatable():
-                self.train(best)
-                self.keep_last()
+                self._train(best)
+                self._keep_last()
                 best.restore()
-                return self.save(best)
+                return self._save(best)
         except KeyboardInterrupt:
-            raise Interrupted(self.broken_off(best, "stopped")) from None
+            raise Interrupted(self._broken_off(best, "stopped")) from None
         except FeatcacheError as error:
             if best.record is not None:
-                error.args = (self.broken_off(best, str(error)), *error.args[1:])
+                error.args = (self._broken_off(best, str(error)), *error.args[1:])
             raise
 
-    def train(self, best: "Best") -> None:
+    def _train(self, best: "Best") -> None:
         """Train to the last epoch, with a checkpoint after each."""
         parts, course = self.parts, self.course
         trainer = parts.trainer()
@@ -104,21 +104,21 @@ class OnlineRun:
                 "; name a folder with --out that all machines share"
             )
         for epoch in range(len(course.history), parts.spec.epochs):
-            if self.patience_is_over(best):
+            if self._patience_is_over(best):
                 break
-            record = self.epoch(trainer, epoch)
+            record = self._epoch(trainer, epoch)
             course.history.append(record)
             best.offer(record)
             if parts.ranks.main:
-                self.checkpoint(trainer, best)
+                self._checkpoint(trainer, best)
             parts.progress.say(epoch_line(record, parts.spec.epochs))
 
-    def epoch(self, trainer: "Trainer", epoch: int) -> EpochRecord:
+    def _epoch(self, trainer: "Trainer", epoch: int) -> EpochRecord:
         """Train for one epoch and measure on val."""
         spec, began = self.parts.spec, time.perf_counter()
         with self.parts.reporting(f"epoch {epoch + 1}/{spec.epochs}", "train", "val"):
-            passed = self.passed(trainer, epoch)
-            val = self.measured("val")
+            passed = self._passed(trainer, epoch)
+            val = self._measured("val")
         self.course.train_seconds += passed.seconds
         return EpochRecord(
             epoch=epoch + 1,
@@ -130,14 +130,14 @@ class OnlineRun:
             seconds=time.perf_counter() - began,
         )
 
-    def passed(self, trainer: "Trainer", epoch: int) -> "Passed":
+    def _passed(self, trainer: "Trainer", epoch: int) -> "Passed":
         """Train for one epoch; begin it again without images that cannot be read now.
 
         Only where every epoch reads the files can one have been damaged meanwhile.
         """
         from featcache.train.keeping import resume_training, training_arrays
 
-        if not self.may_leave_out:
+        if not self._may_leave_out:
             return trainer.train_epoch(epoch, self.parts.feed.train(epoch))
         before = training_arrays(trainer.model, trainer.optimizer)
         scaler = trainer.scaler.state_dict()
@@ -145,42 +145,42 @@ class OnlineRun:
             try:
                 return trainer.train_epoch(epoch, self.parts.feed.train(epoch))
             except BadImagesError as error:
-                self.leave_out(error, ", and the epoch begins again without it")
+                self._leave_out(error, ", and the epoch begins again without it")
             resume_training(trainer.model, trainer.optimizer, before)
             trainer.scaler.load_state_dict(scaler)
             trainer.images = self.parts.feed.count("train")
 
-    def measured(self, split: str) -> Measured | None:
+    def _measured(self, split: str) -> Measured | None:
         """Measure the classifier as it is, without images that cannot be read now."""
         while True:
             try:
                 return self.parts.measure(split)
             except BadImagesError as error:
-                if not self.may_leave_out:
+                if not self._may_leave_out:
                     raise
-                self.leave_out(error, "")
+                self._leave_out(error, "")
 
     @property
-    def may_leave_out(self) -> bool:
+    def _may_leave_out(self) -> bool:
         """Whether an image that was damaged meanwhile is left out."""
         # Several processes would have to leave it out together.
         return self.parts.request.on_error == "skip" and self.parts.ranks.count == 1
 
-    def leave_out(self, error: BadImagesError, consequence: str) -> None:
+    def _leave_out(self, error: BadImagesError, consequence: str) -> None:
         """Go on without the images of an error, and say so."""
         self.parts = self.parts.without(error.images)
         self.parts.progress.say(f"{error}; left out{consequence}")
 
-    def checkpoint(self, trainer: "Trainer", best: "Best") -> None:
+    def _checkpoint(self, trainer: "Trainer", best: "Best") -> None:
         """Write down all that the next epoch depends on."""
-        at = replace(self.course, seconds=self.seconds())
+        at = replace(self.course, seconds=self._seconds())
         checkpointing.save(self.folder, self.parts.described, trainer, best, at)
 
-    def seconds(self) -> float:
+    def _seconds(self) -> float:
         """Return the seconds of this run and of those that it went on from."""
         return self.course.seconds + time.perf_counter() - self.began
 
-    def patience_is_over(self, best: "Best") -> bool:
+    def _patience_is_over(self, best: "Best") -> bool:
         """Tell whether no epoch has been better for as long as was asked for."""
         patience, done = self.parts.spec.patience, len(self.course.history)
         if patience is None or best.record is None:
@@ -193,7 +193,7 @@ class OnlineRun:
             )
         return over
 
-    def keep_last(self) -> None:
+    def _keep_last(self) -> None:
         """Write the weights of the last epoch beside what will be those of the best."""
         if self.course.history and self.parts.ranks.main:
             last = asdict(self.course.history[-1])
@@ -201,14 +201,14 @@ class OnlineRun:
             save_model(model, self.folder / LAST_FILE)
             self.last_is_kept = True
 
-    def broken_off(self, best: "Best", why: str) -> str:
+    def _broken_off(self, best: "Best", why: str) -> str:
         """Save what there is; return what to tell the user."""
         if best.record is None:
             return f"{why} before the first epoch was done; nothing was written"
-        self.keep_last()
+        self._keep_last()
         best.restore()
         # Not measured on the fixed views: whoever stops does not want to wait.
-        self.write(
+        self._write(
             {
                 "train_accuracy": best.record.train_accuracy,
                 "val_accuracy": best.record.val_accuracy,
@@ -227,9 +227,9 @@ class OnlineRun:
             return kept
         return f"{kept}; go on with 'featcache finetune --resume {run}'"
 
-    def save(self, best: "Best") -> Trained:
+    def _save(self, best: "Best") -> Trained:
         """Measure the kept weights and write them with their report."""
-        train, val, test = map(self.measure, ("train", "val", "test"))
+        train, val, test = map(self._measure, ("train", "val", "test"))
         assert train is not None
         told: dict[str, Any] = {"train_accuracy": train.accuracy}
         for split, found in {"val": val, "test": test}.items():
@@ -237,17 +237,17 @@ class OnlineRun:
             told[f"{split}_loss"] = None if found is None else found.loss
             told |= {} if found is None else found.told(split)
         epoch = 0 if best.record is None else best.record.epoch
-        trained = self.write(told, best_epoch=epoch, interrupted=False)
+        trained = self._write(told, best_epoch=epoch, interrupted=False)
         if self.parts.ranks.main:
             checkpointing.remove(self.folder)
         return trained
 
-    def measure(self, split: str) -> Measured | None:
+    def _measure(self, split: str) -> Measured | None:
         """Measure the kept weights on a split."""
         with self.parts.reporting(f"measure {split}", split):
-            return self.measured(split)
+            return self._measured(split)
 
-    def write(
+    def _write(
         self, told: Mapping[str, Any], *, best_epoch: int, interrupted: bool
     ) -> Trained:
         """Write model, report and history; the classifier holds the best weights."""
@@ -260,7 +260,7 @@ class OnlineRun:
             solver=f"finetune-{parts.spec.name}",
             epochs=len(course.history),
             best_epoch=best_epoch,
-            seconds=round(self.seconds(), 3),
+            seconds=round(self._seconds(), 3),
             images_per_second=(
                 round(passed / course.train_seconds, 1) if passed else None
             ),
