@@ -182,7 +182,8 @@ def _run(
     with ExitStack() as until_done:
         ranks = until_done.enter_context(Ranks.joined(device))
         where = ranks.device or pick_device(device)
-        keep_float32_exact()
+        if where.type == "cuda":
+            keep_float32_exact()
         _check_ranks(request.spec, ranks)
         if request.spec.precision == "float16" and where.type != "cuda":
             raise SpecError(
