@@ -137,8 +137,8 @@ def _from_maps(request: Request, place: str, here: Surroundings) -> OnlineParts:
     _require_train(table.splits[used], shown(table.path))
     network = _network(request, source, state, table.classes, here, cached=True)
     here.progress.say(
-        f"{plural(len(used), 'map')} of {table.spec.layer} from {shown(table.path)}, "
-        "not augmented"
+        f"{plural(len(used), 'map')} of {table.spec.layer} from "
+        f"{shown(table.path.name)}, not augmented"
     )
     return OnlineParts(
         request=request,
