@@ -47,11 +47,9 @@ class Kills:
             new, before = self.missing, self.old
         decoded = killed = 0
         while True:
-            moment = (
-                self.random.uniform(0, self.seconds / 2) if killed < kills else None
-            )
             outcome = self.zygote.fork(
-                lambda: self.zygote.extract(self.now, self.cache, self.workers), moment
+                lambda: self.zygote.extract(self.now, self.cache, self.workers),
+                **(self.moment(new) if killed < kills else {}),
             )
             decoded += self.zygote.decoded
             if outcome.state != "killed":
@@ -66,6 +64,19 @@ class Kills:
         assert 0 <= repeated <= killed * self.workers * BLOCK_ROWS, repeated
         self.repeated += repeated
         self.kills += killed
+
+    def moment(self, new: int) -> dict[str, float]:
+        """Draw when to kill: after a time, or in the work, however fast the machine.
+
+        A machine that became slower since the first extraction would end every life
+        before the work begins if only the time counted.
+        """
+        if self.random.random() < 0.5:
+            return {"kill_after": self.random.uniform(0, self.seconds / 2)}
+        return {
+            "kill_after": self.random.uniform(0, 0.01),
+            "once_decoded": self.random.randint(1, new),
+        }
 
     def look(self, before: dict[str, bytes] | None) -> None:
         """Check what a kill has left behind."""

@@ -108,9 +108,16 @@ class Zygote:
         )
 
     def fork(
-        self, action: Callable[[], Any], kill_after: float | None = None
+        self,
+        action: Callable[[], Any],
+        kill_after: float | None = None,
+        once_decoded: int = 0,
     ) -> Outcome:
-        """Run an action in a child, SIGKILL it after some seconds, tell its end."""
+        """Run an action in a child, SIGKILL it, tell its end.
+
+        The seconds count from when so many images have begun to be decoded; a child
+        that ends before is not killed.
+        """
         self._shared[0] = 0
         reader, writer = os.pipe()
         child = os.fork()
@@ -118,6 +125,8 @@ class Zygote:
             _live(action, writer)
         os.close(writer)
         if kill_after is not None:
+            while self.decoded < once_decoded and not _ended(child):
+                time.sleep(0.0005)
             time.sleep(kill_after)
             os.kill(child, signal.SIGKILL)
         with os.fdopen(reader) as pipe:
@@ -128,6 +137,12 @@ class Zygote:
             ended = "killed" if number == signal.SIGKILL else "broken"
             return Outcome(ended, f"signal {number}")
         return Outcome(*json.loads(text))
+
+
+def _ended(child: int) -> bool:
+    """Tell whether a child has ended; it can still be waited for."""
+    flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    return os.waitid(os.P_PID, child, flags) is not None
 
 
 def _live(action: Callable[[], Any], writer: int) -> None:
