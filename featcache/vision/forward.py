@@ -222,12 +222,12 @@ def keep_float32_exact() -> None:
 
     For the whole process, as torch has it.
     """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
     if hasattr(torch.backends.cudnn, "conv"):  # torch 2.9 and newer
+        # Each by its name, too: torch.export refuses flags that contradict each other.
         torch.backends.cudnn.conv.fp32_precision = "ieee"
-        torch.backends.cuda.matmul.fp32_precision = "ieee"
-    else:
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.rnn.fp32_precision = "ieee"
 
 
 def _jpegs(view: ViewSpec, device: torch.device) -> "JpegViews | None":

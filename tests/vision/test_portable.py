@@ -1,5 +1,8 @@
 """Networks that run without featcache: they compute what backbone and head do."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -31,3 +34,20 @@ def test_unit_rows_are_those_of_the_head():
     found = portable.UnitRows()(torch.from_numpy(rows)).numpy()
     assert np.allclose(found, unit_rows(rows), atol=1e-6)
     assert not found[0].any()
+
+
+@pytest.mark.slow
+def test_a_network_is_exported_after_tf32_was_turned_off():
+    """torch.export refuses flags of the old and the new kind that contradict."""
+    program = """
+import torch
+from featcache.vision.forward import keep_float32_exact
+keep_float32_exact()
+assert not torch.backends.cudnn.allow_tf32
+assert not torch.backends.cuda.matmul.allow_tf32
+torch.export.export(torch.nn.Linear(2, 2).eval(), (torch.rand(1, 2),))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
