@@ -243,6 +243,7 @@ def test_a_pipeline_classifies_images(pipe, photos_and_labels):
         clone(pipe)[-1].predict(np.zeros((1, 512)))
 
 
+@pytest.mark.slow
 def test_cross_validation_computes_each_image_once(
     pipe, photos_and_labels, monkeypatch
 ):

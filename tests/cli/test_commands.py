@@ -105,6 +105,7 @@ def test_predict_prints_one_line_each_and_names_bad_images(
     assert "no image format that Pillow knows" in result.stderr
 
 
+@pytest.mark.slow
 def test_evaluate_prints_the_confusion_matrix(run, cached, shared_photos):
     """On a folder and on a cache the numbers are the same."""
     model = json.loads(run("fit-head", "--lr", "1e-4", "--json").stdout)["model"]
@@ -159,6 +160,7 @@ def test_a_wrong_usage_exits_with_2(run, words, message):
     assert message in run(*words, code=2).stderr
 
 
+@pytest.mark.slow
 def test_an_environment_variable_sets_an_option(run, shared_photos, monkeypatch):
     """FEATCACHE_COMMAND_OPTION; the typed option wins."""
     monkeypatch.setenv("FEATCACHE_EXTRACT_WEIGHTS", "random:0")

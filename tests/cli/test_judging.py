@@ -78,6 +78,7 @@ def test_compare_of_several_prints_a_line_for_each_pair(run):
     assert len(report["pairs"]) == 3
 
 
+@pytest.mark.slow
 def test_compare_says_whether_fine_tuning_is_worth_it(run, shared_photos):
     """The folder is the one that was trained on; a cached head takes its cache."""
     words = ("--full", "--epochs", 1, "--weights", "random:0", "--out", "tuned")

@@ -110,6 +110,7 @@ def test_maps_are_what_torchvisions_module_gives(
         assert errors.max() <= tolerance(cache.spec)
 
 
+@pytest.mark.slow
 def test_the_size_is_said_before_anything_is_computed(quick, photos, extract):
     """In bytes of the features; a second run, which makes no file, says nothing."""
     listener = Listener(stop_after=1)
@@ -173,6 +174,7 @@ def test_maps_and_features_are_different_caches(made, photos, extract):
     assert named == "photos-resnet18-layer3.h5"
 
 
+@pytest.mark.slow
 def test_maps_beyond_float16_are_refused(photos, extract, monkeypatch):
     """An infinity is never stored; the remedy is float32."""
 

@@ -441,6 +441,7 @@ def test_seconds_that_are_none_are_not_told(value):
     assert number({"seconds": 7}, "seconds") == 7
 
 
+@pytest.mark.slow
 def test_on_train_nothing_is_said_of_fine_tuning(caches, shared_photos):
     """Who trained longer knows the training images better."""
     state = {k: v.numpy() for k, v in random_weights("resnet18", seed=0).items()}

@@ -101,6 +101,7 @@ def contents(cache) -> dict[str, bytes]:
     return {name: column.tobytes() for name, column in cache.columns.items()}
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_bytes_of_one(photos, extract, started):
     """Every column, the journal too; bad images are named; devices are told of."""
     (photos / "train/ants/00.jpg").write_bytes(b"no image")

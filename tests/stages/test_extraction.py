@@ -245,6 +245,7 @@ def test_rehash_reads_what_time_and_size_would_vouch_for(quick, photos, extract)
     assert extract(photos, ExtractSpec(rehash=True)).report.computed == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -365,6 +366,7 @@ def test_overflow_names_image_and_remedy(photos, extract, monkeypatch):
         extract(photos, dtype="float16")
 
 
+@pytest.mark.slow
 def test_workers_and_batches_do_not_change_features(photos, extract, tmp_path):
     """One thread and batches of one give the default's features to 1e-5."""
     default = extract(photos).features().X

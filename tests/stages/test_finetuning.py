@@ -214,6 +214,7 @@ def test_equal_seeds_give_equal_bits(head_only, photos, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_from_scratch_begins_with_random_weights(photos, tmp_path):
     """The weights are drawn from the seed; those given are left alone."""
     spec = replace(FULL, epochs=1, from_scratch=True)
@@ -231,6 +232,7 @@ def test_without_val_the_last_epoch_is_kept(tmp_path):
     assert run.report.test_accuracy is None
 
 
+@pytest.mark.slow
 def test_the_default_folder_is_new_each_time(photos, tmp_path, monkeypatch):
     """Runs are named after data and backbone and never written over."""
     monkeypatch.chdir(tmp_path)

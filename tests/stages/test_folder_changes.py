@@ -125,6 +125,7 @@ def test_a_held_out_image_of_another_split_is_relabelled(photos):
     assert report.to_compute == extract(photos).report.computed == 1
 
 
+@pytest.mark.slow
 def test_what_an_interrupted_run_computed_is_counted_as_known(photos):
     """The rows of an unfinished cache are found again by extract, so by status."""
     extract(photos)
@@ -138,6 +139,7 @@ def test_what_an_interrupted_run_computed_is_counted_as_known(photos):
     assert extract(photos).report.computed == left
 
 
+@pytest.mark.slow
 def test_images_known_to_be_bad_are_not_computed(photos):
     """Unchanged or renamed, a damaged image needs no forward."""
     bad = photos / "train" / "ants" / "00.jpg"
@@ -205,6 +207,7 @@ def test_the_command_prints_signs_and_counts(photos):
     assert report["renamed"] == [["train/bees/00.jpg", "train/bees/zz.jpg"]]
 
 
+@pytest.mark.slow
 def test_the_command_needs_no_torch(photos):
     """It answers in a moment: torch alone would take seconds to load."""
     extract(photos)

@@ -70,6 +70,7 @@ def rewritten(path: Path, change) -> None:
         writer.finish(path)
 
 
+@pytest.mark.slow
 def test_a_sample_is_computed_again_and_agrees(shared_photos, tmp_path):
     """With the real network, in other batches than at first."""
     path = tmp_path / "it.h5"
@@ -118,6 +119,7 @@ def test_a_sample_notices_features_of_another_making(made):
         featcache.verify(made, sample=20)
 
 
+@pytest.mark.slow
 def test_the_seed_chooses_the_sample(made, photos):
     """The same rows each time; another seed, others."""
     (photos / "val" / "bees" / "00.jpg").unlink()
@@ -248,6 +250,7 @@ def test_an_interrupted_extraction_is_not_thrown_away(made):
     assert partial_path(made).exists()
 
 
+@pytest.mark.slow
 def test_unusable_images_stay_unusable(photos, tmp_path, quick):
     """A repaired block says of them what it said before."""
     (photos / "train" / "ants" / "03.jpg").write_bytes(b"nonsense")

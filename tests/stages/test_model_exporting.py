@@ -148,6 +148,7 @@ def require_agreement(path, photos, said, probabilities):
         assert 0.34 < prediction.probability < 0.999  # neither all alike nor certain
 
 
+@pytest.mark.slow
 def test_a_state_dict_is_torchvisions(make, state):
     """It loads strictly into the plain network, which then gives our scores."""
     path = make()
@@ -164,6 +165,7 @@ def test_a_state_dict_is_torchvisions(make, state):
         assert close(network(images(3)), expected_scores(path, state, images(3)))
 
 
+@pytest.mark.slow
 def test_the_json_says_what_goes_in_and_comes_out(make):
     """Beside the file, and inside where there is room; it knows the file's digest."""
     path = make()
@@ -188,6 +190,7 @@ def test_the_json_says_what_goes_in_and_comes_out(make):
     assert all(torch.equal(inside[name], tensors[name]) for name in tensors)
 
 
+@pytest.mark.slow
 def test_readme_shows_how_to_use_a_state_dict(make, photos):
     """These lines, without featcache, say what `predict` says."""
     path = make()
@@ -282,6 +285,7 @@ def test_weights_are_found_and_checked(make, state, tmp_path):
     assert export_model(path, "torch", weights=tmp_path / "here.pth").out.is_file()
 
 
+@pytest.mark.slow
 def test_nothing_is_replaced_unasked(make):
     """Neither the file nor the JSON beside it; the model itself never."""
     path = make()

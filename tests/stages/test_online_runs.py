@@ -138,6 +138,7 @@ def test_a_stage_and_what_is_behind_it_are_trained(photos, tmp_path):
     np.testing.assert_allclose(last.head.weight, expected["fc.weight"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_cache_of_maps_trains_as_the_images_would(photos, tmp_path, monkeypatch):
     """From layer3's maps in float32, layer4 comes to the weights of the online way."""
     for module in (extraction, origins):
@@ -171,6 +172,7 @@ def test_running_frozen_stages_ahead_changes_nothing(
         np.testing.assert_allclose(x[name], y[name], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_drifting_statistics_are_saved(photos, tmp_path):
     """As in the tutorial a frozen BatchNorm moves, and the model file has it."""
     run = train(photos, replace(HEAD, bn="drift"), tmp_path)
@@ -209,6 +211,7 @@ def test_an_interrupted_run_ends_in_the_same_bits(photos, tmp_path, spec):
     assert read_checkpoint(out / "checkpoint") is None
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_by_itself(photos, tmp_path):
     """With the same --out and recipe nothing is trained twice."""
     with pytest.raises(Interrupted):
@@ -225,6 +228,7 @@ def stopped(photos, out, spec=HEAD):
         train(photos, spec, out, progress=Listener(stop_at="epoch 2/2"))
 
 
+@pytest.mark.slow
 def test_another_recipe_is_refused(photos, tmp_path):
     """The field is named with both values, and the checkpoint stays."""
     stopped(photos, tmp_path)
@@ -247,6 +251,7 @@ def test_classes_that_changed_are_named(photos, tmp_path):
         resume_finetuning(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_images_that_changed_are_counted(photos, tmp_path):
     """Other images cannot give the same weights."""
     data = make(tmp_path / "data", train=3, val=2)
@@ -275,6 +280,7 @@ def test_an_exploding_loss_keeps_the_epochs_before(photos, tmp_path, gamma):
     assert read_checkpoint(tmp_path / "checkpoint") is not None
 
 
+@pytest.mark.slow
 def test_no_epochs_measure_the_network_as_it_starts(photos, tmp_path):
     """With a fitted head its figures come out again."""
     fitted = train(photos, HEAD, tmp_path / "fitted")
@@ -285,6 +291,7 @@ def test_no_epochs_measure_the_network_as_it_starts(photos, tmp_path):
     np.testing.assert_array_equal(run.head.weight, fitted.head.weight)
 
 
+@pytest.mark.slow
 def test_a_head_of_another_task_or_network_is_refused(photos, tmp_path):
     """Names what differs."""
     fitted = train(photos, HEAD, tmp_path / "fitted")
@@ -349,6 +356,7 @@ def test_an_image_damaged_in_the_middle_is_named(photos, tmp_path):
     assert read_checkpoint(tmp_path / "run" / "checkpoint").about["epochs"] == 1
 
 
+@pytest.mark.slow
 def test_an_image_damaged_in_the_middle_is_left_out_on_request(tmp_path):
     """The epoch begins again from where it began, and ends in the same weights."""
     data = make(tmp_path / "data", train=3, val=2)
@@ -472,6 +480,7 @@ def test_a_resumed_file_is_no_run(photos, tmp_path):
         resume_finetuning(run.model)
 
 
+@pytest.mark.slow
 def test_a_broken_off_epoch_leaves_no_gradients(tmp_path):
     """With accumulated batches the repeated epoch is that of a fresh one."""
     data = make(tmp_path / "data", train=6, val=2)

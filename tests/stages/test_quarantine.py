@@ -62,6 +62,7 @@ def spoilt(photos):
     return photos
 
 
+@pytest.mark.slow
 @posix
 def test_a_suspect_is_tried_in_a_process_of_its_own(hostile, spoilt):
     """Crash, hang and health are told apart."""
@@ -159,6 +160,7 @@ def test_a_suspect_that_is_healthy_is_computed(photos, tmp_path):
     assert not ledger_path(target).exists()
 
 
+@pytest.mark.slow
 @posix
 def test_a_guilty_suspect_is_left_out_and_stays_out(
     hostile, spoilt, tmp_path, monkeypatch

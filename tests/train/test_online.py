@@ -50,6 +50,7 @@ def torch_head(X, y, spec, classes):
     return linear.weight.detach().numpy(), linear.bias.detach().numpy()
 
 
+@pytest.mark.slow
 @given(
     n=st.integers(1, 16),
     classes=st.integers(2, 5),

@@ -167,6 +167,7 @@ def test_an_error_of_the_disk_is_not_lost_in_a_thread():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_is_bounded(tmp_path):
     """A file of 160 MB with 40 MB: no more than these are taken at any time."""

@@ -148,6 +148,7 @@ def test_too_small_a_disk_is_found_before_the_first_image(data, disk, decoded):
     assert names(disk) == ["other"]
 
 
+@pytest.mark.slow
 def test_space_that_others_take_later_is_ours_already(data, disk, expected):
     """A disk that fills up after the start does not stop the extraction."""
     extract(data, disk / "it.h5", Watcher(lambda: eat(disk / "other")))
@@ -156,6 +157,7 @@ def test_space_that_others_take_later_is_ours_already(data, disk, expected):
     assert contents(disk / "it.h5") == expected
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_midway_stops_and_goes_on(
     data, disk, expected, decoded, monkeypatch
 ):
@@ -189,6 +191,7 @@ def test_a_limit_on_file_sizes_is_found_before_the_first_image(
     assert names(folder) == []
 
 
+@pytest.mark.slow
 def test_a_read_only_disk_is_refused_and_its_caches_serve(data, disk, decoded):
     """Nothing can be written there, but an unchanged folder needs nothing written."""
     extract(data, disk / "it.h5")
@@ -211,6 +214,7 @@ def test_a_folder_without_permission_is_refused(data, tmp_path, decoded):
     assert decoded == [0]
 
 
+@pytest.mark.slow
 def test_a_quota_that_is_used_up_stops_and_goes_on(
     data, tmp_path, expected, monkeypatch
 ):
@@ -232,6 +236,7 @@ def test_a_quota_that_is_used_up_stops_and_goes_on(
     assert contents(cache) == expected
 
 
+@pytest.mark.slow
 def test_a_file_that_another_host_put_in_place_is_not_published(data, tmp_path):
     """Where locks do not reach, an unfinished file of another never gets the name."""
     partial, other = tmp_path / "it.h5.partial", tmp_path / "other"

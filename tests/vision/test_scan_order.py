@@ -52,6 +52,7 @@ FOLDERS = st.lists(NAMES.map(lambda b: b"d" + b), max_size=2)
 FILES = st.tuples(NAMES, st.sampled_from([b".jpg", b".PNG", b".gif", b""]))
 
 
+@pytest.mark.slow
 @any_bytes
 @given(
     drawn=st.sets(
@@ -107,6 +108,7 @@ def traced() -> Iterator[None]:
     tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("traced")
 def test_memory_is_below_200_bytes_a_sample(tmp_path):
     """A million samples cost less than 200 MB at the peak."""
