@@ -28,6 +28,7 @@ from featcache.stages.scoring import (
 from featcache.store.artifacts import Model
 from featcache.store.opening import is_pattern, open_cache, open_manifest
 from featcache.store.table import FeatureTable
+from featcache.vision.sources.opening import source_is_there
 
 Source = Place | FeatureTable
 
@@ -161,7 +162,7 @@ def _trained_on(models: Sequence[Named], progress: Progress) -> tuple[Path, ...]
             "folder on whose images they are to be compared"
         )
     for named, data in found.values():
-        if not data.is_dir():
+        if not source_is_there(str(data)):
             raise DataError(
                 f"{named.name} was trained on {shown(data)}, and there is no such "
                 "folder (any more, or from here); name the folder of images"

@@ -11,6 +11,7 @@ import numpy as np
 from featcache.core.blocks import Block, block_rows
 from featcache.core.errors import BadImage, SpecError
 from featcache.core.heads import Floats
+from featcache.core.places import ImagePlace
 from featcache.core.predictions import Entry, ImageFile, Prediction
 from featcache.core.progress import SILENT, Progress
 from featcache.core.text import shown
@@ -209,7 +210,10 @@ def model_extractor(
 
 
 def compute_features(
-    extractor: "Extractor", files: Sequence[Path], model: Model, progress: Progress
+    extractor: "Extractor",
+    files: Sequence[ImagePlace],
+    model: Model,
+    progress: Progress,
 ) -> tuple[Floats, list[BadImage]]:
     """Return the features of image files, without a cache.
 
@@ -217,7 +221,7 @@ def compute_features(
     ----------
     extractor : Extractor
         See `model_extractor`.
-    files : sequence of Path
+    files : sequence of Path or Member
         n images.
     model : Model
         For D.
@@ -242,7 +246,7 @@ def compute_features(
     progress.begin("forward", len(files), unit="image")
     try:
         for count in stream_images(
-            extractor, listed, dim, block_rows(len(files)), told
+            extractor, listed, dim, block_rows(len(files)), told, places=files
         ):
             progress.advance(count)
     finally:

@@ -1,7 +1,7 @@
 """Sampling: some rows of a cache, computed again from their images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from featcache.core.blocks import Block, plan_blocks
 from featcache.core.errors import BadImage, DamagedRowsError
 from featcache.core.machine import cores
+from featcache.core.places import ImagePlace
 from featcache.core.progress import Progress
 from featcache.core.seeds import generator
 from featcache.core.status import Status
@@ -84,7 +85,7 @@ class _Again:
         self,
         cache: FeatureCache,
         rows: list[int],
-        files: list[Path],
+        files: Sequence[ImagePlace],
         origin: Origin,
         progress: Progress,
     ) -> None:

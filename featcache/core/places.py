@@ -1,0 +1,75 @@
+"""Places: where the bytes of an image lie, a file of its own or a part of another."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An image inside a larger file, as a run of its bytes.
+
+    Parameters
+    ----------
+    shard : str
+        The file, a tar for example.
+    path : str
+        Of the image within the shard, for people.
+    start : int
+        Its first byte in the shard.
+    size : int
+        Its bytes.
+    """
+
+    shard: str
+    path: str
+    start: int
+    size: int
+
+    def __fspath__(self) -> str:
+        # What `shown` and error messages need; nothing lies on the disk under it.
+        return f"{self.shard}/{self.path}"
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.path.rpartition("/")[2]
+
+
+ImagePlace = Path | Member
+
+
+def place_to_json(place: ImagePlace) -> Any:  # noqa: ANN401 - JSON data
+    """Return a place as JSON data, for another process of this machine.
+
+    Parameters
+    ----------
+    place : Path or Member
+        Where an image lies.
+
+    Returns
+    -------
+    str or list
+        An absolute path, or the fields of a member.
+    """
+    if isinstance(place, Member):
+        shard = os.path.abspath(place.shard)  # noqa: PTH100 - bytes stay
+        return [shard, place.path, place.start, place.size]
+    return os.path.abspath(place)  # noqa: PTH100 - bytes stay
+
+
+def place_from_json(data: Any) -> ImagePlace:  # noqa: ANN401 - JSON data
+    """Return the place that `place_to_json` wrote down.
+
+    Parameters
+    ----------
+    data : str or list
+        As JSON carried it.
+
+    Returns
+    -------
+    Path or Member
+        Where an image lies.
+    """
+    return Path(data) if isinstance(data, str) else Member(*data)

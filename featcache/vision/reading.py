@@ -1,0 +1,70 @@
+"""Reading: the bytes of an image, wherever it lies."""
+
+import stat
+from pathlib import Path
+
+from featcache.core.places import ImagePlace, Member
+
+
+class PlaceError(OSError):
+    """The bytes are not where they should be."""
+
+
+def read_bytes(place: ImagePlace, limit: int | None = None) -> bytes:
+    """Return an image's bytes.
+
+    Parameters
+    ----------
+    place : Path or Member
+        Where they lie.
+    limit : int, optional
+        Read no more than these.
+
+    Returns
+    -------
+    bytes
+        As they are on the disk now.
+
+    Raises
+    ------
+    OSError
+        When they cannot be read; `PlaceError` says why in its own words.
+    """
+    file = Path(place.shard) if isinstance(place, Member) else place
+    if not stat.S_ISREG(file.stat().st_mode):  # to open a pipe would wait for ever
+        raise PlaceError("not a regular file")
+    if not isinstance(place, Member):
+        with file.open("rb") as stream:
+            return stream.read(-1 if limit is None else limit)
+    size = place.size if limit is None else min(place.size, limit)
+    with file.open("rb") as stream:
+        stream.seek(place.start)
+        data = stream.read(size)
+    if len(data) < size:
+        raise PlaceError(f"{file.name} now ends within it")
+    return data
+
+
+def size_and_time(place: ImagePlace) -> tuple[int, int]:
+    """Return what tells without reading whether an image is the one it was.
+
+    Parameters
+    ----------
+    place : Path or Member
+        Where it lies.
+
+    Returns
+    -------
+    (int, int)
+        Its bytes, and when its file last changed in nanoseconds, as a manifest has
+        them.
+
+    Raises
+    ------
+    OSError
+        When there is no such file.
+    """
+    if isinstance(place, Member):
+        return place.size, Path(place.shard).stat().st_mtime_ns
+    status = place.stat()
+    return status.st_size, status.st_mtime_ns
