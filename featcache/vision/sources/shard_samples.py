@@ -5,7 +5,6 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ from featcache.core.metrics import Labels
 from featcache.core.text import plural, shown
 from featcache.vision.listing import IMAGE_SUFFIXES
 from featcache.vision.sources.labelled import LABELS, Vocabulary, said
-from featcache.vision.sources.tars import TarMember
+from featcache.vision.sources.tars import TarMember, Windows
 
 _LABEL_BYTES = 1 << 20  # the longest label that is read
 
@@ -70,15 +69,15 @@ class ShardSamples:
         self._classes = Vocabulary()
         self._ignored: Counter[str] = Counter()
 
-    def add(self, member: TarMember, stream: BinaryIO) -> None:
+    def add(self, member: TarMember, windows: Windows) -> None:
         """Take in a member.
 
         Parameters
         ----------
         member : TarMember
             The next one.
-        stream : binary file
-            The shard, from which labels are read.
+        windows : Windows
+            Of the shard, from which labels are read.
 
         Raises
         ------
@@ -95,7 +94,7 @@ class ShardSamples:
         if suffix in IMAGE_SUFFIXES:
             self._add_image(key, name, member)
         elif suffix in (b".cls", b".json"):
-            self._add_label(key, name, suffix, _content(stream, member))
+            self._add_label(key, name, suffix, _content(member, windows))
         else:
             short = ending.isalnum() and len(ending) <= 5
             self._ignored[f"{shown(suffix)} file" if short else "other file"] += 1
@@ -157,9 +156,12 @@ class ShardSamples:
             self._require_first(name, key + suffix, "label")
         if known == b".cls":  # which says it shorter
             return
-        here = f"{shown(self._file)}: {shown(name)}"
-        label = _of_json(data, here) if suffix == b".json" else data.strip(b"\0 \r\n\t")
+        if suffix == b".json":
+            label = _of_json(data, f"{shown(self._file)}: {shown(name)}")
+        else:
+            label = data.strip(b"\0 \r\n\t")
         if not label or b"\0" in label:
+            here = f"{shown(self._file)}: {shown(name)}"
             raise DataError(f"{here} holds no class name")
         self._labels[key] = suffix, self._classes.number(label)
 
@@ -197,9 +199,8 @@ def one_vocabulary(shards: Sequence[Packed]) -> tuple[list[bytes], Labels]:
     return classes.names, np.concatenate(codes)
 
 
-def _content(stream: BinaryIO, member: TarMember) -> bytes:
-    stream.seek(member.start)
-    return stream.read(min(member.size, _LABEL_BYTES))
+def _content(member: TarMember, windows: Windows) -> bytes:
+    return windows.read(member.start, min(member.size, _LABEL_BYTES))
 
 
 def _of_json(data: bytes, here: str) -> bytes:

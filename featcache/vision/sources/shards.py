@@ -4,16 +4,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.core.errors import DataError
-from featcache.core.machine import cores
 from featcache.core.manifest import SPLITS, Manifest
 from featcache.core.places import Member
 from featcache.core.progress import SILENT
@@ -27,10 +25,9 @@ from featcache.vision.sources.shard_samples import (
     ShardSamples,
     one_vocabulary,
 )
-from featcache.vision.sources.tars import BrokenTarError, tar_members
+from featcache.vision.sources.tars import BrokenTarError, Windows, tar_members
 
 _WORDS = re.compile(r"[-_. ]")  # between the words of a shard's name
-_BUFFER = 4096  # a label and the headers around it; an image is passed over
 
 Tell = Callable[[str], object]
 
@@ -84,8 +81,9 @@ class TarShards:
         """
         root, files = folder_of(self.pattern), matching_files(self.pattern)
         names = [os.path.relpath(file, root).replace(os.sep, "/") for file in files]
-        with ThreadPoolExecutor(cores()) as pool:
-            shards = list(pool.map(self._read, files, names))
+        # One after the other: two threads wait for the interpreter at each of these
+        # small reads, and take longer together than one alone.
+        shards = [*map(self._read, files, names)]
         starts = np.concatenate([shard.starts for shard in shards])
         if not len(starts):
             raise DataError(f"no image is in {shown(self.pattern)}")
@@ -113,18 +111,18 @@ class TarShards:
     def _read(self, file: str, name: str) -> Packed:
         samples = ShardSamples(file, os.fsencode(name))
         try:
-            with Path(file).open("rb", _BUFFER) as stream:
+            with Path(file).open("rb", buffering=0) as stream:
                 mtime_ns = os.fstat(stream.fileno()).st_mtime_ns
-                cut = self._fill(samples, file, stream)
+                cut = self._fill(samples, file, Windows(cast("BinaryIO", stream)))
         except OSError as error:
             raise unreadable(os.fsencode(file), error) from error
         return samples.packed(mtime_ns, cut=cut)
 
-    def _fill(self, samples: ShardSamples, file: str, stream: BinaryIO) -> bool:
+    def _fill(self, samples: ShardSamples, file: str, windows: Windows) -> bool:
         """Take in a shard's members; tell whether it was cut off behind them."""
         try:
-            for member in tar_members(stream, stream.seek(0, os.SEEK_END)):
-                samples.add(member, stream)
+            for member in tar_members(windows):
+                samples.add(member, windows)
         except BrokenTarError as error:
             here = f"{shown(file)} {error.reason} (at byte {error.offset:,})"
             if not error.cut:

@@ -5,6 +5,7 @@ fields for each member, which takes ten times as long, and takes an archive that
 cut off for a complete one. What both read is the same; the tests compare them.
 """
 
+import os
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
@@ -14,6 +15,7 @@ _END = bytes(_BLOCK)
 _SPACES = b" " * 8
 _REGULAR = (b"0", b"\0", b"7")
 _EXTENSIONS = (b"L", b"K", b"x", b"g")  # say something of the next member
+_WINDOW = 2048  # bytes: a label, and the headers around it
 _MAX_EXTENSION = 1 << 20  # bytes of a header's extension; a path has some hundreds
 _MAGIC = {
     b"\x1f\x8b": "gzip",
@@ -49,15 +51,47 @@ class BrokenTarError(Exception):
         self.offset, self.reason, self.cut = offset, reason, cut
 
 
-def tar_members(stream: BinaryIO, length: int) -> Iterator[TarMember]:
-    """Yield the regular files of a tar in the order of their bytes.
+class Windows:
+    """A file of which small parts are wanted, each a little behind the last.
 
     Parameters
     ----------
     stream : binary file
+        Best without a buffer of its own.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.length = stream.seek(0, os.SEEK_END)
+        self._stream, self._start, self._held = stream, 0, b""
+
+    def read(self, start: int, size: int) -> bytes:
+        """Return some bytes; what lies close behind them is read with them.
+
+        Parameters
+        ----------
+        start, size : int
+            Which bytes.
+
+        Returns
+        -------
+        bytes
+            Fewer at the end of the file.
+        """
+        at = start - self._start
+        if at < 0 or at + size > len(self._held):
+            self._stream.seek(start)
+            self._held = self._stream.read(max(size, _WINDOW))
+            self._start, at = start, 0
+        return self._held[at : at + size]
+
+
+def tar_members(windows: Windows) -> Iterator[TarMember]:
+    """Yield the regular files of a tar in the order of their bytes.
+
+    Parameters
+    ----------
+    windows : Windows
         The archive: ustar, GNU or PAX, not compressed.
-    length : int
-        Its bytes.
 
     Yields
     ------
@@ -70,19 +104,18 @@ def tar_members(stream: BinaryIO, length: int) -> Iterator[TarMember]:
         When it ends too early, is damaged, or of a kind that has no members to seek.
     """
     at, told = 0, _Told()
-    while (header := _block(stream, at, length)) != _END:
+    while (header := _block(windows, at)) != _END:
         _check(header, at)
         start, kind = at + _BLOCK, header[156:157]
         size = _number(header[124:136], at)
         if told.size is not None and kind not in _EXTENSIONS:
             size = told.size
         stop = start + size
-        if stop > length:
+        if stop > windows.length:
             raise BrokenTarError(at, f"ends within {_shown(header)}", cut=True)
         if kind in _EXTENSIONS:
             _require_small(size, at)
-            stream.seek(start)
-            told.hear(kind, stream.read(size), at)
+            told.hear(kind, windows.read(start, size), at)
         else:
             if kind == b"S":
                 raise BrokenTarError(at, "holds a sparse file; make it without")
@@ -92,7 +125,7 @@ def tar_members(stream: BinaryIO, length: int) -> Iterator[TarMember]:
                     yield TarMember(name, start, size)
             told = _Told()
         at = start + -(-size // _BLOCK) * _BLOCK
-    _require_end(stream, at, length)
+    _require_end(windows, at)
 
 
 class _Told:
@@ -117,12 +150,11 @@ class _Told:
                     raise BrokenTarError(at, "holds a sparse file; make it without")
 
 
-def _block(stream: BinaryIO, at: int, length: int) -> bytes:
-    stream.seek(at)
-    block = stream.read(_BLOCK)
+def _block(windows: Windows, at: int) -> bytes:
+    block = windows.read(at, _BLOCK)
     if len(block) == _BLOCK:
         return block
-    if at == 0 and not length:
+    if at == 0 and not windows.length:
         raise BrokenTarError(0, "is empty")
     raise BrokenTarError(at, "ends without the mark of its end", cut=True)
 
@@ -179,15 +211,15 @@ def _require_small(size: int, at: int) -> None:
         raise BrokenTarError(at, "is damaged")
 
 
-def _require_end(stream: BinaryIO, at: int, length: int) -> None:
+def _require_end(windows: Windows, at: int) -> None:
     """Refuse what follows the end: a joined archive would be read in part only."""
-    stream.seek(at)
-    while data := stream.read(1 << 20):
+    for start in range(at, windows.length, _MAX_EXTENSION):
+        data = windows.read(start, _MAX_EXTENSION)
         if data.count(0) != len(data):
             raise BrokenTarError(
                 at,
-                f"ends at byte {at:,} of {length:,} with more behind it, as archives "
-                "do that were joined by cat; join them with tar --concatenate",
+                f"ends at byte {at:,} of {windows.length:,} with more behind it, as "
+                "archives do that were joined by cat; join them with tar --concatenate",
             )
 
 
