@@ -37,7 +37,40 @@ class Member:
         return self.path.rpartition("/")[2]
 
 
-ImagePlace = Path | Member
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """An image in a table, as a value of a column.
+
+    Parameters
+    ----------
+    file : str
+        Parquet or Arrow.
+    column : str
+        The column's name.
+    group : int
+        The group of rows that are stored together.
+    row : int
+        The image's row in the group.
+    path : str
+        The row within the file, for people.
+    """
+
+    file: str
+    column: str
+    group: int
+    row: int
+    path: str
+
+    def __fspath__(self) -> str:
+        return f"{self.file}/{self.path}"
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.path
+
+
+ImagePlace = Path | Member | Cell
 
 
 def place_to_json(place: ImagePlace) -> Any:  # noqa: ANN401 - JSON data
@@ -45,17 +78,20 @@ def place_to_json(place: ImagePlace) -> Any:  # noqa: ANN401 - JSON data
 
     Parameters
     ----------
-    place : Path or Member
+    place : Path, Member or Cell
         Where an image lies.
 
     Returns
     -------
     str or list
-        An absolute path, or the fields of a member.
+        An absolute path, or the fields of a part.
     """
     if isinstance(place, Member):
         shard = os.path.abspath(place.shard)  # noqa: PTH100 - bytes stay
-        return [shard, place.path, place.start, place.size]
+        return ["member", shard, place.path, place.start, place.size]
+    if isinstance(place, Cell):
+        file = os.path.abspath(place.file)  # noqa: PTH100 - bytes stay
+        return ["cell", file, place.column, place.group, place.row, place.path]
     return os.path.abspath(place)  # noqa: PTH100 - bytes stay
 
 
@@ -69,7 +105,10 @@ def place_from_json(data: Any) -> ImagePlace:  # noqa: ANN401 - JSON data
 
     Returns
     -------
-    Path or Member
+    Path, Member or Cell
         Where an image lies.
     """
-    return Path(data) if isinstance(data, str) else Member(*data)
+    if isinstance(data, str):
+        return Path(data)
+    kind, *fields = data
+    return Member(*fields) if kind == "member" else Cell(*fields)

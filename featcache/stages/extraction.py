@@ -55,8 +55,9 @@ def extract(  # noqa: PLR0913 - the command's options
     data : str or path
         A folder of class folders, with or without ``train``/``val``/``test``; a
         ``.csv``, ``.tsv`` or ``.jsonl`` that lists image files and their labels; tar
-        shards, such as ``shards/{000..099}.tar``; or a known data set:
-        ``hymenoptera``, ``hotdog``, ``digits``.
+        shards, such as ``shards/{000..099}.tar``; Parquet or Arrow files; what Hugging
+        Face's ``datasets`` saved; or a known data set: ``hymenoptera``, ``hotdog``,
+        ``digits``.
     spec : ExtractSpec, optional
         How to compute: device, threads, what to do with bad images.
     backbone : str

@@ -12,7 +12,7 @@ import numpy as np
 from featcache.core.errors import CacheCorruptError, CacheMismatchError
 from featcache.core.fingerprint import differences
 from featcache.core.manifest import Manifest, same_samples
-from featcache.core.places import ImagePlace, Member
+from featcache.core.places import ImagePlace
 from featcache.core.specs import FeatureSpec
 from featcache.core.status import Status
 from featcache.core.text import shown
@@ -169,7 +169,7 @@ def image_digest(place: ImagePlace) -> bytes:
         sha256, 32 bytes; zeros for what cannot be read.
     """
     try:
-        if isinstance(place, Member):
+        if not isinstance(place, Path):
             return hashlib.sha256(read_bytes(place)).digest()
         with place.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").digest()

@@ -20,7 +20,7 @@ from featcache.stages.prediction import compute_features, model_extractor
 from featcache.store.artifacts import Model
 from featcache.store.opening import is_pattern
 from featcache.store.table import FeatureTable
-from featcache.vision.sources.opening import is_list_or_shards
+from featcache.vision.sources.opening import is_no_folder
 
 Place = str | os.PathLike[str]
 
@@ -113,9 +113,9 @@ def is_cache(data: Place) -> bool:
     Returns
     -------
     bool
-        False for folders, lists, shards and names of data sets.
+        False for folders, lists, shards, tables and names of data sets.
     """
-    if is_list_or_shards(data):
+    if is_no_folder(data):
         return False
     return Path(data).is_file() or is_pattern(data)
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from featcache.core.errors import BadImage
 from featcache.core.manifest import Manifest
-from featcache.core.places import ImagePlace, Member
+from featcache.core.places import ImagePlace
 from featcache.core.status import UnusableImageError
 from featcache.core.text import shown
 from featcache.vision.decode import read_file
@@ -126,7 +126,7 @@ class Source:
 
 def _head(place: ImagePlace) -> Path | io.BytesIO:
     """Return what Pillow reads an image's size from."""
-    if isinstance(place, Member):
+    if not isinstance(place, Path):
         return io.BytesIO(read_bytes(place))
     if not stat.S_ISREG(place.stat().st_mode):  # opening a pipe would wait
         raise PlaceError("not a regular file")

@@ -3,7 +3,7 @@
 import stat
 from pathlib import Path
 
-from featcache.core.places import ImagePlace, Member
+from featcache.core.places import Cell, ImagePlace, Member
 
 
 class PlaceError(OSError):
@@ -30,6 +30,10 @@ def read_bytes(place: ImagePlace, limit: int | None = None) -> bytes:
     OSError
         When they cannot be read; `PlaceError` says why in its own words.
     """
+    if isinstance(place, Cell):
+        from featcache.vision.sources.cells import cell_bytes
+
+        return cell_bytes(place)[:limit]
     file = Path(place.shard) if isinstance(place, Member) else place
     if not stat.S_ISREG(file.stat().st_mode):  # to open a pipe would wait for ever
         raise PlaceError("not a regular file")
@@ -66,5 +70,5 @@ def size_and_time(place: ImagePlace) -> tuple[int, int]:
     """
     if isinstance(place, Member):
         return place.size, Path(place.shard).stat().st_mtime_ns
-    status = place.stat()
+    status = (Path(place.file) if isinstance(place, Cell) else place).stat()
     return status.st_size, status.st_mtime_ns

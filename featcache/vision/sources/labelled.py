@@ -1,7 +1,8 @@
 """Classes and splits of samples whose source says them one by one."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from featcache.core.text import listed, plural, shown
 from featcache.vision.levels import split_of
 
 LABELS = ("label", "class", "class_name", "category", "target", "cls")
+_WORDS = re.compile(r"[-_. ]")  # between the words of a file's name
 UNSAID = 255  # where a sample's split should stand and nothing does
 
 Splits = npt.NDArray[np.uint8]
@@ -75,6 +77,68 @@ def split_number(word: str, where: str) -> int:
     return number
 
 
+def split_of_name(name: str) -> int:
+    """Return the split that a file's folders or the words of its name say.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``train/000.tar`` or ``cars-val-000.tar``.
+
+    Returns
+    -------
+    int
+        Number of the split; `UNSAID` where there is none.
+
+    Raises
+    ------
+    DataError
+        When there are several.
+    """
+    words = name.rpartition(".")[0].replace("/", "-")
+    numbers = map(split_of, map(os.fsencode, _WORDS.split(words)))
+    found = sorted({number for number in numbers if number is not None})
+    if len(found) > 1:
+        splits = " and ".join(SPLITS[number] for number in found)
+        raise DataError(f"{shown(name)} is called as a part of {splits}; rename it")
+    return found[0] if found else UNSAID
+
+
+def field_of(fields: Collection[str], names: Sequence[str], here: str) -> str:
+    """Return the one field that has one of some names.
+
+    Parameters
+    ----------
+    fields : collection of str
+        What there is.
+    names : sequence of str
+        What the field may be called, the best name first.
+    here : str
+        Where, for errors.
+
+    Returns
+    -------
+    str
+        Its name.
+
+    Raises
+    ------
+    DataError
+        When there is no such field, or several.
+    """
+    found = [name for name in names if name in fields]
+    if not found:
+        raise DataError(
+            f"{here} has no {names[0]} (it has: {listed(map(shown, fields))}; expected "
+            f"one of {', '.join(names)})"
+        )
+    if len(found) > 1:
+        raise DataError(
+            f"{here} says the {names[0]} more than once: {', '.join(found)}; keep one"
+        )
+    return found[0]
+
+
 def said(line: Mapping[str, Any], names: Sequence[str], here: str) -> str:
     """Return the value of the one field that has one of some names.
 
@@ -97,21 +161,12 @@ def said(line: Mapping[str, Any], names: Sequence[str], here: str) -> str:
     DataError
         When there is no such field, or several, or it holds neither.
     """
-    found = [name for name in names if name in line]
-    if not found:
-        raise DataError(
-            f"{here} has no {names[0]} (it has: {listed(map(shown, line))}; expected "
-            f"one of {', '.join(names)})"
-        )
-    if len(found) > 1:
-        raise DataError(
-            f"{here} says the {names[0]} more than once: {', '.join(found)}; keep one"
-        )
-    value = line[found[0]]
+    name = field_of(line, names, here)
+    value = line[name]
     if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
         return str(value)
     what = "is empty" if value in ("", None) else f"is {value!r}, no text and no number"
-    raise DataError(f"{here}: its {found[0]} {what}")
+    raise DataError(f"{here}: its {name} {what}")
 
 
 def arrange(

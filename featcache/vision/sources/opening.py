@@ -1,6 +1,9 @@
 """Opening: which source a path or a pattern means."""
 
+import glob
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from featcache.core.errors import DataError
@@ -8,14 +11,15 @@ from featcache.core.progress import SILENT
 from featcache.core.sources import Source
 from featcache.core.text import shown
 from featcache.vision.levels import split_of
-from featcache.vision.listing import contents, inside
+from featcache.vision.listing import FOLDER, contents, inside, listing
 from featcache.vision.sources.folder import Folder
 from featcache.vision.sources.lists import DELIMITERS, JSON_LINES, FileList
 from featcache.vision.sources.patterns import folder_of, has_pattern
 from featcache.vision.sources.shards import TarShards, Tell
+from featcache.vision.sources.tables import TABLES, Tables
 
 _TAR = ".tar"
-_KIND = ".tar file"  # as a folder's listing counts them
+_DICT, _STATE = b"dataset_dict.json", b"state.json"  # of datasets' save_to_disk
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -31,7 +35,8 @@ def open_source(
     ----------
     data : str or path
         A folder of class folders; a list, ``.csv``, ``.tsv`` or ``.jsonl``; tar shards,
-        as a pattern such as ``data/{000..099}.tar`` or as their folder.
+        as a pattern such as ``data/{000..099}.tar`` or as their folder; Parquet or
+        Arrow files in the same way; a data set that Hugging Face's ``datasets`` saved.
     use_cut : bool
         Use the images of a shard before the place where it was cut off.
     tell : callable
@@ -49,8 +54,11 @@ def open_source(
     """
     path, text = Path(data), os.fspath(data)
     if path.is_dir():
-        pattern = _shards_in(path)
-        return TarShards(pattern, use_cut, tell) if pattern else Folder(path)
+        text = _pattern_in(path) or text
+        if text == os.fspath(data):
+            return Folder(path)
+        if text.endswith(TABLES):
+            return Tables(text, called=path.resolve().name)
     if text.lower().endswith((*DELIMITERS, *JSON_LINES)):
         return FileList(path)
     if text.lower().endswith(_COMPRESSED):
@@ -58,13 +66,15 @@ def open_source(
             f"{shown(text)} is compressed, so that no image can be read without all "
             "before it; unpack it to a plain .tar"
         )
-    if is_list_or_shards(text) or has_pattern(text):
+    if text.lower().endswith(TABLES):
+        return Tables(text)
+    if text.lower().endswith(_TAR) or has_pattern(text):
         return TarShards(text, use_cut, tell)
     return Folder(path)
 
 
-def is_list_or_shards(data: str | os.PathLike[str]) -> bool:
-    """Tell by its ending whether a path or a pattern is of a list or of tar shards.
+def is_no_folder(data: str | os.PathLike[str]) -> bool:
+    """Tell by its ending whether a path or a pattern is of a list, shards or tables.
 
     Parameters
     ----------
@@ -77,7 +87,7 @@ def is_list_or_shards(data: str | os.PathLike[str]) -> bool:
         False for a folder of shards, which is a folder.
     """
     text = os.fspath(data).lower()
-    return text.endswith((_TAR, *DELIMITERS, *JSON_LINES))
+    return text.endswith((_TAR, *TABLES, *DELIMITERS, *JSON_LINES))
 
 
 def source_is_there(address: str) -> bool:
@@ -98,16 +108,42 @@ def source_is_there(address: str) -> bool:
     return has_pattern(address) and Path(folder_of(address)).is_dir()
 
 
-def _shards_in(folder: Path) -> str | None:
-    """Return the pattern of the shards in a folder, where it has nothing but these."""
-    root = os.fsencode(folder)
-    here = contents(root)
-    if here.ignored[_KIND] and not here.folders:
-        return os.path.join(folder, f"*{_TAR}")  # noqa: PTH118 - text
-    splits = [name for name in here.folders if split_of(name) is not None]
-    if not splits or len(splits) < len(here.folders):
+def _pattern_in(folder: Path) -> str | None:
+    """Return the pattern of the files in a folder that has nothing but one kind."""
+    here = _files_in(os.fsencode(folder))
+    root = glob.escape(os.fspath(folder))
+    if _DICT in here.names:  # of several data sets, each in the folder of its split
+        return f"{root}/*/data-*.arrow"
+    if _STATE in here.names:  # beside which caches of other columns may lie
+        return f"{root}/data-*.arrow"
+    if not here.folders:
+        return f"{root}/*{here.kind}" if here.kind else None
+    if any(split_of(name) is None for name in here.folders):
         return None
-    inner = [contents(inside(root, name)) for name in splits]
-    if all(each.ignored[_KIND] and not each.folders for each in inner):
-        return os.path.join(folder, "*", f"*{_TAR}")  # noqa: PTH118 - text
-    return None
+    inner = [_files_in(inside(os.fsencode(folder), name)) for name in here.folders]
+    kinds = {None if each.folders else each.kind for each in inner}
+    kind = kinds.pop()
+    return f"{root}/*/*{kind}" if kind and not kinds else None
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What lies directly in a folder."""
+
+    folders: list[bytes]
+    names: set[bytes]
+
+    @property
+    def kind(self) -> str | None:
+        """The ending of its shards or tables; None where there are none, or others."""
+        endings = [e for e in (_TAR, *TABLES) if any(map(_ends(e), self.names))]
+        return endings[0] if len(endings) == 1 else None
+
+
+def _ends(ending: str) -> Callable[[bytes], bool]:
+    return lambda name: name.endswith(ending.encode()) and not name.startswith(b".")
+
+
+def _files_in(folder: bytes) -> _Files:
+    files = {entry.name for kind, entry in listing(folder) if kind != FOLDER}
+    return _Files(contents(folder).folders, files)

@@ -1,7 +1,6 @@
 """WebDataset shards as a source: tars of images with their labels beside them."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.core.errors import DataError
-from featcache.core.manifest import SPLITS, Manifest
+from featcache.core.manifest import Manifest
 from featcache.core.places import Member
 from featcache.core.progress import SILENT
 from featcache.core.text import shown
-from featcache.vision.levels import split_of
 from featcache.vision.listing import unreadable
-from featcache.vision.sources.labelled import UNSAID, arrange
+from featcache.vision.sources.labelled import arrange, split_of_name
 from featcache.vision.sources.patterns import folder_of, has_pattern, matching_files
 from featcache.vision.sources.shard_samples import (
     Packed,
@@ -26,8 +24,6 @@ from featcache.vision.sources.shard_samples import (
     one_vocabulary,
 )
 from featcache.vision.sources.tars import BrokenTarError, Windows, tar_members
-
-_WORDS = re.compile(r"[-_. ]")  # between the words of a shard's name
 
 Tell = Callable[[str], object]
 
@@ -91,7 +87,7 @@ class TarShards:
         paths = np.concatenate([shard.paths for shard in shards])
         sizes = np.concatenate([shard.sizes for shard in shards])
         words, codes = one_vocabulary(shards)
-        said = np.array([_split_of(name) for name in names], np.uint8)
+        said = np.array([split_of_name(name) for name in names], np.uint8)
         classes, labels, splits = arrange(
             shown(self.pattern), words, codes, np.repeat(said, counts), paths
         )
@@ -183,14 +179,3 @@ class ShardIndex:
             int(self.starts[sample_index]),
             int(self.sizes[sample_index]),
         )
-
-
-def _split_of(name: str) -> int:
-    """Return the split that a shard's folders or the words of its name say."""
-    words = name.removesuffix(".tar").replace("/", "-")
-    numbers = map(split_of, map(os.fsencode, _WORDS.split(words)))
-    found = sorted({number for number in numbers if number is not None})
-    if len(found) > 1:
-        splits = " and ".join(SPLITS[number] for number in found)
-        raise DataError(f"{shown(name)} is called as a part of {splits}; rename it")
-    return found[0] if found else UNSAID
