@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from featcache.core.addresses import absolute
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -20,12 +22,15 @@ class Member:
         Its first byte in the shard.
     size : int
         Its bytes.
+    length : int
+        Bytes of the shard; 0 where nobody has to know.
     """
 
     shard: str
     path: str
     start: int
     size: int
+    length: int = 0
 
     def __fspath__(self) -> str:
         # What `shown` and error messages need; nothing lies on the disk under it.
@@ -87,11 +92,11 @@ def place_to_json(place: ImagePlace) -> Any:  # noqa: ANN401 - JSON data
         An absolute path, or the fields of a part.
     """
     if isinstance(place, Member):
-        shard = os.path.abspath(place.shard)  # noqa: PTH100 - bytes stay
-        return ["member", shard, place.path, place.start, place.size]
+        where = [place.start, place.size, place.length]
+        return ["member", absolute(place.shard), place.path, *where]
     if isinstance(place, Cell):
-        file = os.path.abspath(place.file)  # noqa: PTH100 - bytes stay
-        return ["cell", file, place.column, place.group, place.row, place.path]
+        row = [place.column, place.group, place.row, place.path]
+        return ["cell", absolute(place.file), *row]
     return os.path.abspath(place)  # noqa: PTH100 - bytes stay
 
 

@@ -27,7 +27,7 @@ from featcache.core.reports import Report
 from featcache.core.sources import Source
 from featcache.core.status import Status
 from featcache.core.text import shown
-from featcache.stages.datasets import data_source
+from featcache.stages.datasets import data_source, recorded_source
 from featcache.stages.plans import image_digest
 from featcache.stages.probing import newest_cache
 from featcache.store.reader import FeatureCache, open_cache
@@ -95,8 +95,7 @@ def status(
 def _recorded(cache: FeatureCache, progress: Progress) -> Source:
     recorded = cache.header.provenance.get("data")
     if isinstance(recorded, str) and source_is_there(recorded):
-        # A path, even where it is called as a known data set.
-        return data_source(Path(recorded), progress=progress, use_cut=True)
+        return recorded_source(recorded, progress)
     file = shown(cache.path)
     where = f": there is no {shown(recorded)}" if isinstance(recorded, str) else ""
     raise DataError(

@@ -4,10 +4,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.addresses import is_url
 from featcache.core.errors import DataError
 from featcache.core.progress import SILENT, Progress
 from featcache.core.sources import Source
@@ -18,6 +20,8 @@ from featcache.vision.sources.opening import open_source
 from featcache.vision.sources.patterns import has_pattern
 
 DATA_FOLDER = Path("data")
+
+_LOCAL = "file://"
 
 _VAL_EVERY = 5  # of digits: the fifth, tenth, ... sample of each class is for val
 
@@ -132,9 +136,30 @@ def data_source(
     DownloadError
         When a known data set cannot be fetched.
     """
-    if not (isinstance(data, str) and has_pattern(data)):
+    if isinstance(data, str) and data.startswith(_LOCAL):
+        data = Path(unquote(data.removeprefix(_LOCAL)))
+    if not (isinstance(data, str) and (has_pattern(data) or is_url(data))):
         data = resolve_data(data, progress=progress)
     return open_source(data, use_cut=use_cut, tell=progress.say)
+
+
+def recorded_source(address: str, progress: Progress) -> Source:
+    """Return the source that a cache recorded.
+
+    Parameters
+    ----------
+    address : str
+        Of the source; a path even where it is called as a known data set.
+    progress : Progress
+        Hears of shards that were cut off.
+
+    Returns
+    -------
+    Source
+        Not scanned yet.
+    """
+    data = address if is_url(address) else Path(address)
+    return data_source(data, progress=progress, use_cut=True)
 
 
 def _known_folder(known: KnownData, folder: Path, progress: Progress) -> Path:

@@ -12,7 +12,7 @@ from featcache.core.places import ImagePlace
 from featcache.core.progress import SILENT, Progress
 from featcache.core.sources import Source
 from featcache.core.text import shown
-from featcache.stages.datasets import data_source
+from featcache.stages.datasets import data_source, recorded_source
 from featcache.stages.sources import WeightsSource, find_weights
 from featcache.store.reader import FeatureCache
 from featcache.store.table import FeatureTable
@@ -78,9 +78,11 @@ class Origin:
             raise DataError(
                 f"{shown(cache.path)} does not say where its images are; pass --data"
             )
-        # What is recorded is a path, even where it is called as a known data set.
-        data = Path(str(recorded)) if self.data is None else self.data
-        source = data_source(data, progress=progress, use_cut=True)
+        source = (
+            recorded_source(str(recorded), progress)
+            if self.data is None
+            else data_source(self.data, progress=progress, use_cut=True)
+        )
         if not source_is_there(source.address):
             raise DataError(
                 f"there is no folder {shown(source.address)}; say with --data where "

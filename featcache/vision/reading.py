@@ -1,9 +1,14 @@
 """Reading: the bytes of an image, wherever it lies."""
 
+import os
 import stat
 from pathlib import Path
 
+from featcache.core.addresses import is_url
 from featcache.core.places import Cell, ImagePlace, Member
+from featcache.vision.sources.cells import cell_bytes
+from featcache.vision.sources.pieces import remote_member
+from featcache.vision.sources.remote import file_status
 
 
 class PlaceError(OSError):
@@ -31,9 +36,9 @@ def read_bytes(place: ImagePlace, limit: int | None = None) -> bytes:
         When they cannot be read; `PlaceError` says why in its own words.
     """
     if isinstance(place, Cell):
-        from featcache.vision.sources.cells import cell_bytes
-
         return cell_bytes(place)[:limit]
+    if isinstance(place, Member) and is_url(place.shard):
+        return remote_member(place)[:limit]
     file = Path(place.shard) if isinstance(place, Member) else place
     if not stat.S_ISREG(file.stat().st_mode):  # to open a pipe would wait for ever
         raise PlaceError("not a regular file")
@@ -69,6 +74,5 @@ def size_and_time(place: ImagePlace) -> tuple[int, int]:
         When there is no such file.
     """
     if isinstance(place, Member):
-        return place.size, Path(place.shard).stat().st_mtime_ns
-    status = (Path(place.file) if isinstance(place, Cell) else place).stat()
-    return status.st_size, status.st_mtime_ns
+        return place.size, file_status(place.shard)[1]
+    return file_status(place.file if isinstance(place, Cell) else os.fspath(place))

@@ -16,6 +16,7 @@ from featcache.vision.scan import scan  # noqa: E402
 from featcache.vision.sources import cells  # noqa: E402
 from featcache.vision.sources.folder import Folder  # noqa: E402
 from featcache.vision.sources.opening import open_source  # noqa: E402
+from featcache.vision.sources.shared import Shared  # noqa: E402
 from featcache.vision.sources.tables import Tables  # noqa: E402
 from tests.tables import HUGGING_FACE, write_arrow, write_parquet  # noqa: E402
 
@@ -64,7 +65,7 @@ def test_threads_that_want_one_group_read_it_once(tables, monkeypatch):
         return group(self, column, number)
 
     monkeypatch.setattr(cells.TableFile, "group", counted)
-    monkeypatch.setattr(cells, "_groups", cells._Groups(8))
+    monkeypatch.setattr(cells, "_groups", Shared(8))
     threads = [
         threading.Thread(target=read_bytes, args=[manifest.file(row)])
         for row in [0, 1, 2, 1, 0, 2] * 3

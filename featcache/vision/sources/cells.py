@@ -1,20 +1,22 @@
 """Cells: images' bytes out of Parquet and Arrow files, some hundred rows at a time."""
 
 import json
-import os
-import threading
-from collections import OrderedDict
-from concurrent.futures import Future
+from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.addresses import is_url
 from featcache.core.errors import DataError
 from featcache.core.libraries import optional
 from featcache.core.machine import cores
 from featcache.core.places import Cell
 from featcache.core.text import shown
+from featcache.vision.sources.pieces import PIECE
+from featcache.vision.sources.remote import file_system, tried
+from featcache.vision.sources.shared import Shared
 
 _FEATHER = b"ARROW1"
 _BYTES = "bytes"  # of a Hugging Face image, beside its path
@@ -48,7 +50,11 @@ class TableFile:
         self._stream: Any = None
         if file.lower().endswith(".parquet"):
             parquet = optional("pyarrow.parquet", purpose, extra="parquet")
-            self._file = parquet.ParquetFile(file, memory_map=True)
+            self._file = (
+                parquet.ParquetFile(_remote(file))
+                if is_url(file)
+                else parquet.ParquetFile(file, memory_map=True)
+            )
             self.schema = self._file.schema_arrow
             meta = self._file.metadata
             self.groups = [
@@ -169,6 +175,11 @@ class TableFile:
         return [str(name) for name in names]
 
 
+def _remote(url: str) -> Any:  # noqa: ANN401 - a file of fsspec
+    system, path = file_system(url)
+    return system.open(path, "rb", block_size=PIECE)
+
+
 def cell_bytes(cell: Cell) -> bytes:
     """Return an image's bytes out of its table.
 
@@ -188,7 +199,7 @@ def cell_bytes(cell: Cell) -> bytes:
         When they cannot be read, or there are none.
     """
     try:
-        column = _groups.get(cell)
+        column = _groups.get(_key(cell), lambda: _read(cell))
         value = column[cell.row] if cell.row < len(column) else None
     except (ValueError, KeyError, DataError) as error:
         raise OSError(str(error).split("\n", 1)[0]) from None
@@ -198,36 +209,25 @@ def cell_bytes(cell: Cell) -> bytes:
     return data
 
 
-class _Groups:
-    """The groups last read; threads that want the same one read it once."""
+def _key(cell: Cell) -> tuple[Hashable, ...]:
+    if is_url(cell.file):  # to ask for its time would take as long as to read
+        return cell.file, cell.column, cell.group
+    status = Path(cell.file).stat()
+    version = status.st_mtime_ns, status.st_size
+    return cell.file, version, cell.column, cell.group
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._held: OrderedDict[tuple[Any, ...], Future[Any]] = OrderedDict()
-        self._lock = threading.Lock()
 
-    def get(self, cell: Cell) -> Any:  # noqa: ANN401 - a pyarrow array
-        status = os.stat(cell.file)  # noqa: PTH116 - any bytes
-        file = (cell.file, status.st_mtime_ns, status.st_size)
-        key = (*file, cell.column, cell.group)
-        with self._lock:
-            first = key not in self._held
-            future = self._held.setdefault(key, Future())
-            self._held.move_to_end(key)
-            while len(self._held) > self._most:
-                self._held.popitem(last=False)
-        if first:
-            self._read(cell, key, future)
-        return future.result()
+def _read(cell: Cell) -> Any:  # noqa: ANN401 - a pyarrow array
+    def read() -> Any:  # noqa: ANN401
+        return TableFile(cell.file).group(cell.column, cell.group)
 
-    def _read(self, cell: Cell, key: tuple[Any, ...], future: "Future[Any]") -> None:
-        try:
-            future.set_result(TableFile(cell.file).group(cell.column, cell.group))
-        except BaseException as error:
-            with self._lock:
-                self._held.pop(key, None)
-            future.set_exception(error)
+    return tried(cell.file, read) if is_url(cell.file) else read()
 
 
 # Each thread works in one group or two; a group has some hundred images.
-_groups = _Groups(2 * cores())
+_groups = Shared(2 * cores())
+
+
+def forget_groups() -> None:
+    """Forget what was read, before remote tables are looked at anew."""
+    _groups.clear()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from featcache.core.addresses import is_url, require_no_secret
 from featcache.core.errors import DataError
 from featcache.core.progress import SILENT
 from featcache.core.sources import Source
@@ -52,25 +53,48 @@ def open_source(
     DataError
         When it can be no source.
     """
-    path, text = Path(data), os.fspath(data)
-    if path.is_dir():
-        text = _pattern_in(path) or text
-        if text == os.fspath(data):
-            return Folder(path)
-        if text.endswith(TABLES):
-            return Tables(text, called=path.resolve().name)
-    if text.lower().endswith((*DELIMITERS, *JSON_LINES)):
-        return FileList(path)
-    if text.lower().endswith(_COMPRESSED):
+    if isinstance(data, str) and is_url(data):
+        return _at_url(data, use_cut=use_cut, tell=tell)
+    path = Path(data)
+    if not path.is_dir():
+        return _named(os.fspath(data), use_cut, tell) or Folder(path)
+    pattern = _pattern_in(path)
+    if pattern is None:
+        return Folder(path)
+    if pattern.endswith(TABLES):
+        return Tables(pattern, called=path.resolve().name)
+    return TarShards(pattern, use_cut, tell)
+
+
+def _named(text: str, use_cut: bool, tell: Tell) -> Source | None:
+    """Return the source that a path or a pattern means by its ending."""
+    ending = text.lower()
+    if ending.endswith(_COMPRESSED):
         raise DataError(
             f"{shown(text)} is compressed, so that no image can be read without all "
             "before it; unpack it to a plain .tar"
         )
-    if text.lower().endswith(TABLES):
+    if ending.endswith((*DELIMITERS, *JSON_LINES)):
+        return FileList(Path(text))
+    if ending.endswith(TABLES):
         return Tables(text)
-    if text.lower().endswith(_TAR) or has_pattern(text):
+    if ending.endswith(_TAR) or has_pattern(text):
         return TarShards(text, use_cut, tell)
-    return Folder(path)
+    return None
+
+
+def _at_url(url: str, use_cut: bool, tell: Tell) -> Source:
+    require_no_secret(url)
+    ending = url.lower()
+    if ending.endswith(_TAR):
+        return TarShards(url, use_cut, tell)
+    if ending.endswith(".parquet"):
+        return Tables(url)
+    raise DataError(
+        f"{shown(url)} is no source of images: at a URL these are tar shards and "
+        "Parquet files, named one by one or by a pattern, such as "
+        "s3://bucket/data/{000..099}.tar"
+    )
 
 
 def is_no_folder(data: str | os.PathLike[str]) -> bool:
@@ -103,7 +127,7 @@ def source_is_there(address: str) -> bool:
     bool
         True where it can be looked into.
     """
-    if Path(address).exists():
+    if is_url(address) or Path(address).exists():
         return True
     return has_pattern(address) and Path(folder_of(address)).is_dir()
 

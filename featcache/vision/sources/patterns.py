@@ -4,14 +4,19 @@ import glob
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+from featcache.core.addresses import is_url
 from featcache.core.errors import DataError
 from featcache.core.text import listed, plural, shown
+from featcache.vision.sources.remote import RemoteError, remote_files
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _MAGIC = re.compile(r"[*?\[{]")
+_AT_ONCE = 32  # requests, each of which mostly waits
 _MOST = 100_000  # files of one pattern
 
 
@@ -47,6 +52,24 @@ def folder_of(pattern: str) -> str:
     found = _MAGIC.search(pattern)
     plain = pattern[: found.start()] if found else pattern
     return os.path.dirname(plain) or "."  # noqa: PTH120 - text, not yet a path
+
+
+def name_of(folder: str) -> str:
+    """Return what a folder is called.
+
+    Parameters
+    ----------
+    folder : str
+        A path or a URL.
+
+    Returns
+    -------
+    str
+        Its last part; empty for the root of all.
+    """
+    if is_url(folder):
+        return folder.rstrip("/").rpartition("/")[2]
+    return Path(folder).resolve().name
 
 
 def expand(pattern: str) -> Iterator[str]:
@@ -99,14 +122,10 @@ def matching_files(pattern: str) -> list[str]:
     names = list(itertools.islice(expand(pattern), _MOST + 1))
     if len(names) > _MOST:
         raise DataError(f"{shown(pattern)} stands for more than {_MOST:,} files")
-    found: set[str] = set()
-    missing = []
-    for name in names:
-        matches = glob.glob(name, recursive=True) if glob.has_magic(name) else [name]  # noqa: PTH207
-        there = [path for path in matches if os.path.isfile(path)]  # noqa: PTH113
-        found.update(there)
-        if not there:
-            missing.append(name)
+    with ThreadPoolExecutor(_AT_ONCE if is_url(pattern) else 1) as pool:
+        matches = [*pool.map(_matches, names)]
+    found = {path for each in matches for path in each}
+    missing = [name for name, each in zip(names, matches, strict=True) if not each]
     if not missing:
         return sorted(found, key=os.fsencode)
     if len(names) == 1:
@@ -116,6 +135,36 @@ def matching_files(pattern: str) -> list[str]:
         f"{len(missing):,} cannot be found: {listed(map(shown, missing), 3)}; write * "
         "for whatever is there"
     )
+
+
+def names_below(files: Sequence[str], folder: str) -> list[str]:
+    """Return what images' paths begin with.
+
+    Parameters
+    ----------
+    files : sequence of str
+        Paths or URLs.
+    folder : str
+        In which all of them lie, see `folder_of`.
+
+    Returns
+    -------
+    list of str
+        Relative to the folder, with ``/``.
+    """
+    if is_url(folder):
+        return [file.removeprefix(folder).lstrip("/") for file in files]
+    return [os.path.relpath(file, folder).replace(os.sep, "/") for file in files]
+
+
+def _matches(name: str) -> list[str]:
+    if is_url(name):
+        try:
+            return remote_files(name)
+        except RemoteError as error:
+            raise DataError(str(error)) from None
+    found = glob.glob(name, recursive=True) if glob.has_magic(name) else [name]  # noqa: PTH207
+    return [path for path in found if os.path.isfile(path)]  # noqa: PTH113
 
 
 def _choices(text: str) -> Iterator[str]:

@@ -35,6 +35,8 @@ class Packed:
         Each one's class, as its place in ``names``.
     mtime_ns : int
         When the shard last changed, nanoseconds.
+    length : int
+        Bytes of the shard.
     ignored : Counter
         What else lay in it, by kind.
     """
@@ -45,6 +47,7 @@ class Packed:
     names: list[bytes]
     codes: Labels
     mtime_ns: int
+    length: int
     ignored: Counter[str]
 
 
@@ -99,13 +102,15 @@ class ShardSamples:
             short = ending.isalnum() and len(ending) <= 5
             self._ignored[f"{shown(suffix)} file" if short else "other file"] += 1
 
-    def packed(self, mtime_ns: int, *, cut: bool) -> Packed:
+    def packed(self, mtime_ns: int, length: int, *, cut: bool) -> Packed:
         """Return all images with their labels.
 
         Parameters
         ----------
         mtime_ns : int
             When the shard last changed, nanoseconds.
+        length : int
+            Bytes of the shard.
         cut : bool
             Whether it was cut off, so that the last image's label may be missing.
 
@@ -141,6 +146,7 @@ class ShardSamples:
             names=self._classes.names,
             codes=np.array([self._labels[key][1] for key in keys], np.int32),
             mtime_ns=mtime_ns,
+            length=length,
             ignored=+self._ignored,
         )
 

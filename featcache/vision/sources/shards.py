@@ -3,21 +3,31 @@
 import os
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.addresses import absolute, is_url
 from featcache.core.errors import DataError
+from featcache.core.machine import cores
 from featcache.core.manifest import Manifest
 from featcache.core.places import Member
 from featcache.core.progress import SILENT
 from featcache.core.text import shown
 from featcache.vision.listing import unreadable
 from featcache.vision.sources.labelled import arrange, split_of_name
-from featcache.vision.sources.patterns import folder_of, has_pattern, matching_files
+from featcache.vision.sources.patterns import (
+    folder_of,
+    has_pattern,
+    matching_files,
+    name_of,
+    names_below,
+)
+from featcache.vision.sources.pieces import forget_pieces, opened
+from featcache.vision.sources.remote import RemoteError, file_status
 from featcache.vision.sources.shard_samples import (
     Packed,
     ShardSamples,
@@ -49,14 +59,14 @@ class TarShards:
     @property
     def address(self) -> str:
         """The pattern with an absolute path."""
-        return str(Path(self.pattern).absolute())
+        return absolute(self.pattern)
 
     @property
     def name(self) -> str:
         """Of the one shard, or the folder that all lie in."""
         if not has_pattern(self.pattern):
             return Path(self.pattern).stem
-        return Path(folder_of(self.pattern)).resolve().name or "shards"
+        return name_of(folder_of(self.pattern)) or "shards"
 
     def scan(self) -> Manifest:
         """Return the manifest of the shards' images.
@@ -76,10 +86,13 @@ class TarShards:
             name that another one has, or classes and splits make no sense.
         """
         root, files = folder_of(self.pattern), matching_files(self.pattern)
-        names = [os.path.relpath(file, root).replace(os.sep, "/") for file in files]
-        # One after the other: two threads wait for the interpreter at each of these
-        # small reads, and take longer together than one alone.
-        shards = [*map(self._read, files, names)]
+        names = names_below(files, root)
+        # On a disk one after the other: two threads wait for the interpreter at each of
+        # these small reads, and take longer together than one alone.
+        threads = 2 * cores() if is_url(self.pattern) else 1
+        forget_pieces()
+        with ThreadPoolExecutor(threads) as pool:
+            shards = [*pool.map(self._read, files, names)]
         starts = np.concatenate([shard.starts for shard in shards])
         if not len(starts):
             raise DataError(f"no image is in {shown(self.pattern)}")
@@ -101,18 +114,28 @@ class TarShards:
             sizes=sizes,
             mtimes_ns=np.repeat([shard.mtime_ns for shard in shards], counts),
             ignored=sum((shard.ignored for shard in shards), Counter()),
-            index=ShardIndex(tuple(files), tuple(names), numbers, starts, sizes),
+            index=ShardIndex(
+                tuple(files),
+                tuple(names),
+                numbers,
+                starts,
+                sizes,
+                tuple(shard.length for shard in shards),
+            ),
         )
 
     def _read(self, file: str, name: str) -> Packed:
         samples = ShardSamples(file, os.fsencode(name))
         try:
-            with Path(file).open("rb", buffering=0) as stream:
-                mtime_ns = os.fstat(stream.fileno()).st_mtime_ns
-                cut = self._fill(samples, file, Windows(cast("BinaryIO", stream)))
+            size, mtime_ns = file_status(file)
+            with opened(file, size) as stream:
+                windows = Windows(stream)
+                cut = self._fill(samples, file, windows)
+        except RemoteError as error:
+            raise DataError(str(error)) from None
         except OSError as error:
             raise unreadable(os.fsencode(file), error) from error
-        return samples.packed(mtime_ns, cut=cut)
+        return samples.packed(mtime_ns, windows.length, cut=cut)
 
     def _fill(self, samples: ShardSamples, file: str, windows: Windows) -> bool:
         """Take in a shard's members; tell whether it was cut off behind them."""
@@ -149,6 +172,8 @@ class ShardIndex:
         Its first byte there.
     sizes : ndarray of int64, shape (N,)
         Its bytes.
+    lengths : tuple of int
+        Bytes of each shard.
     """
 
     files: tuple[str, ...]
@@ -156,6 +181,7 @@ class ShardIndex:
     shards: npt.NDArray[np.int32]
     starts: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
+    lengths: tuple[int, ...]
 
     def place(self, sample_index: int, path: str) -> Member:
         """Return where an image's bytes lie.
@@ -178,4 +204,5 @@ class ShardIndex:
             path[len(self.names[shard]) + 1 :],
             int(self.starts[sample_index]),
             int(self.sizes[sample_index]),
+            self.lengths[shard],
         )

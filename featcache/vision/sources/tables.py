@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.addresses import absolute, is_url
 from featcache.core.errors import DataError
 from featcache.core.manifest import Manifest
 from featcache.core.places import Cell
 from featcache.core.text import listed, shown
 from featcache.vision.listing import unreadable
-from featcache.vision.sources.cells import TableFile
+from featcache.vision.sources.cells import TableFile, forget_groups
 from featcache.vision.sources.labelled import (
     LABELS,
     UNSAID,
@@ -25,7 +26,14 @@ from featcache.vision.sources.labelled import (
     split_number,
     split_of_name,
 )
-from featcache.vision.sources.patterns import folder_of, has_pattern, matching_files
+from featcache.vision.sources.patterns import (
+    folder_of,
+    has_pattern,
+    matching_files,
+    name_of,
+    names_below,
+)
+from featcache.vision.sources.remote import RemoteError, file_status, tried
 
 TABLES = (".parquet", ".arrow", ".feather")
 IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes")
@@ -50,7 +58,7 @@ class Tables:
     @property
     def address(self) -> str:
         """The pattern with an absolute path."""
-        return str(Path(self.pattern).absolute())
+        return absolute(self.pattern)
 
     @property
     def name(self) -> str:
@@ -59,7 +67,7 @@ class Tables:
             return self.called
         if not has_pattern(self.pattern):
             return Path(self.pattern).stem
-        return Path(folder_of(self.pattern)).resolve().name or "tables"
+        return name_of(folder_of(self.pattern)) or "tables"
 
     def scan(self) -> Manifest:
         """Return the manifest of the files' rows.
@@ -81,7 +89,8 @@ class Tables:
             When pyarrow is not installed.
         """
         root, files = folder_of(self.pattern), matching_files(self.pattern)
-        names = [os.path.relpath(file, root).replace(os.sep, "/") for file in files]
+        names = names_below(files, root)
+        forget_groups()
         classes = Vocabulary()
         tables = [
             _read(file, name, classes) for file, name in zip(files, names, strict=True)
@@ -187,23 +196,27 @@ class _Table:
 
 
 def _read(file: str, name: str, classes: Vocabulary) -> _Table:
-    here = shown(file)
-    try:
-        status = os.stat(file)  # noqa: PTH116 - any bytes
+    def look() -> _Table:
+        size, mtime_ns = file_status(file)
         table = TableFile(file)
-        column = _image_column(table, here)
-        codes = _codes(table, here, classes)
-        splits = _splits(table, here, name)
+        column = _image_column(table, shown(file))
+        codes = _codes(table, shown(file), classes)
+        splits = _splits(table, shown(file), name)
+        return _Table(column, table.groups, codes, splits, size, mtime_ns)
+
+    try:
+        return tried(file, look) if is_url(file) else look()
+    except RemoteError as error:
+        raise DataError(str(error)) from None
     except OSError as error:
         raise unreadable(os.fsencode(file), error) from error
     except ValueError as error:
         if isinstance(error, DataError):
             raise
         reason = str(error).split("\n", 1)[0]
-        raise DataError(f"{here} is damaged, or no table at all: {reason}") from None
-    return _Table(
-        column, table.groups, codes, splits, status.st_size, status.st_mtime_ns
-    )
+        raise DataError(
+            f"{shown(file)} is damaged, or no table at all: {reason}"
+        ) from None
 
 
 def _image_column(table: TableFile, here: str) -> str:
