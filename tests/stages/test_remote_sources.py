@@ -71,7 +71,10 @@ def memory(files):
 PATTERNS = ["{train,val}-{000..001}.tar", "*.tar", "{train,val}.parquet"]
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize(
+    "pattern",
+    [PATTERNS[0], *(pytest.param(p, marks=pytest.mark.slow) for p in PATTERNS[1:])],
+)
 def test_a_cache_of_urls_is_that_of_the_files(files, memory, quick, pattern):
     """Byte for byte but for the times; status and a second run know the place."""
     local = contents(extract(f"{files}/{pattern}", "local.h5"))
@@ -88,6 +91,7 @@ def test_a_file_url_is_the_file(files, quick):
     assert made.provenance["data"] == f"{files}/*.tar"
 
 
+@pytest.mark.slow
 def test_new_bytes_at_a_url_are_seen(files, memory, quick, tmp_path):
     """One image more: one is computed, though pieces of the old shard were kept."""
     assert len(extract(f"{memory}/*.tar", "it.h5")) == 20
@@ -234,6 +238,7 @@ def test_what_does_not_pass_is_told_without_secrets(
     assert caught.value.__suppress_context__
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_read_is_tried_by_the_next_run(
     memory, monkeypatch, hasty, quick
 ):

@@ -53,10 +53,10 @@ def write_shards(photos: Path, out: Path) -> None:
         shard(photos, out, split)
 
 
-TABLES = [pytest.param(name, marks=pytest.mark.slow) for name in ("parquet", "arrow")]
+OTHERS = [pytest.param(n, marks=pytest.mark.slow) for n in ("list", "parquet", "arrow")]
 
 
-@pytest.fixture(params=["list", "shards", *TABLES])
+@pytest.fixture(params=["shards", *OTHERS])
 def source(request, photos, tmp_path, monkeypatch) -> str:
     """The photos as a source of each kind, made long ago."""
     monkeypatch.chdir(tmp_path)
