@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from featcache.core.displays import Displayed, Told
 from featcache.core.errors import CacheNotFoundError
 from featcache.core.features import Features, StoredFeatures
 from featcache.core.knn import Head
@@ -31,7 +32,7 @@ Spec = SgdSpec | SweepSpec | SolverSpec
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class Trained(Displayed):
     """A trained model and how it came about.
 
     Parameters
@@ -47,6 +48,9 @@ class Trained:
     model: Path
     head: Head
     report: TrainReport
+
+    def _told(self) -> Told:
+        return self.report._told()  # noqa: SLF001 - it is the report, and more
 
     @property
     def val_accuracy(self) -> float | None:
