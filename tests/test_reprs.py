@@ -156,7 +156,7 @@ TOLD = [
     ),
     pytest.param(
         EVALUATED,
-        ["90.00 % (95 % interval: 88.00 to 92.00 %)", "as class 7", "3 images"],
+        ["90.00 % (95 % interval: 88.00 to 92.00 %)", "3 images taken for class 7"],
         id="evaluation",
     ),
     pytest.param(PREDICTED, ["10,000", "9,995 more", "1,995 more"], id="predictions"),

@@ -77,7 +77,7 @@ def history(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Of that choice.",
+    help="Of that choice, and of the method.",
 )
 @click.option(
     "--out",

@@ -149,11 +149,11 @@ def _require_sense(
     if watch is None:
         refuse_others(ctx, {"interval"}, "IMAGES")
     if out is None:
-        refuse_others(ctx, {"overwrite"}, "no --out")
+        refuse_others(ctx, {"overwrite"}, "--out", word="without")
     if watch:
         refuse_others(ctx, {"grid", "grid_size"}, "--watch")
     if ctx.params["grid"] is None:
-        refuse_others(ctx, {"grid_size"}, "no --grid")
+        refuse_others(ctx, {"grid_size"}, "--grid", word="without")
     if watch and as_json and out is None:
         raise click.UsageError("--watch has no end to print --json at; add --out FILE")
 
@@ -162,7 +162,7 @@ def _tell(progress: Terminal, entry: "Entry", *, lines: bool) -> None:
     if not entry.ranked:
         progress.say(f"{entry.path}: {entry.error}")
     elif lines:
-        pairs = (f"{label}\t{probability:.4f}" for label, probability in entry.ranked)
+        pairs = (f"{shown(name)}\t{share:.4f}" for name, share in entry.ranked)
         click.echo("\t".join((entry.path, *pairs)))
 
 

@@ -23,7 +23,7 @@ from featcache.core.text import shown
 )
 @click.option(
     "--per-class",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 240),
     default=4,
     show_default=True,
     metavar="K",
@@ -45,13 +45,17 @@ from featcache.core.text import shown
 )
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 240),
     default=FinetuneSpec.batch_size,
     show_default=True,
     help="Of --augmented.",
 )
 @click.option(
-    "--seed", default=FinetuneSpec.seed, show_default=True, help="Of --augmented."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=FinetuneSpec.seed,
+    show_default=True,
+    help="Of --augmented.",
 )
 @click.option(
     "--out",
@@ -84,7 +88,7 @@ def show(
     if augmented:
         refuse_others(ctx, {"per_class", "last", "split", "classes"}, "--augmented")
     else:
-        refuse_others(ctx, {"batch_size", "seed"}, "no --augmented")
+        refuse_others(ctx, {"batch_size", "seed"}, "--augmented", word="without")
     from featcache.stages.pictures import picture_file, save_picture
     from featcache.stages.showing import show as run
 

@@ -81,7 +81,7 @@ def status(
     DataError
         When the folder is missing, or none with images of classes.
     """
-    path = newest_cache() if cache is None else Path(cache)
+    path = newest_cache(maps=True) if cache is None else Path(cache)
     with open_cache(path) as opened:
         if data is None:
             folder = _recorded(opened)

@@ -102,8 +102,8 @@ def compare(
     data : str, path, FeatureCache, or several of them
         Caches, patterns of caches, folders, known data sets. Each model takes the
         first cache that its backbone made, else the first folder, whose features are
-        then computed. Without any, the newest fitting caches in ``cache/``, and for
-        models that have none the folder that the runs were trained on.
+        then computed. Without any, the caches that heads were fitted on, or the newest
+        fitting ones in ``cache/``; for other models the folder of their run.
     split : {"train", "val", "test"}
         Which part.
     device : str

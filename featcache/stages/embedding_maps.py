@@ -95,7 +95,7 @@ def plot_map(  # noqa: PLR0913 - the command's options
         Images drawn at most, a random part of more; 5,000 by t-SNE, 20,000 by PCA
         without it.
     seed : int
-        Of that choice; equal ones give equal pictures.
+        Of that choice and of the method; equal ones give equal pictures.
     progress : Progress
         Hears how many images were drawn, and of letters that no font has.
 

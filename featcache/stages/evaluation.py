@@ -62,8 +62,8 @@ class EvaluationReport(Report):
             if count and true != predicted
         ]
         for count, true, predicted in nlargest(NAMED, mistakes):
-            pair = f"{self.classes[-true]} as {self.classes[-predicted]}"
-            yield pair, plural(count, "image")
+            taken_for = self.classes[-predicted]
+            yield self.classes[-true], f"{plural(count, 'image')} taken for {taken_for}"
 
 
 def evaluate(

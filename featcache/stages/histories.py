@@ -20,29 +20,6 @@ _MAY_LACK = ("val_loss", "val_accuracy")  # where there is no val split
 _WITH_EPOCHS = "'featcache fit-head' with the solver sgd, or 'featcache finetune'"
 
 
-def read_history(run: str | os.PathLike[str]) -> tuple[EpochRecord, ...]:
-    """Read the epochs of a run.
-
-    Parameters
-    ----------
-    run : str or path
-        As for `read_run`.
-
-    Returns
-    -------
-    tuple of EpochRecord
-        At least one, in order.
-
-    Raises
-    ------
-    ModelError
-        When the run has no epochs, or none that can be read.
-    CheckpointError
-        When it was interrupted, and its checkpoint is damaged.
-    """
-    return read_run(run).records
-
-
 def read_run(run: str | os.PathLike[str]) -> RunHistory:
     """Read the epochs of a run, and which of them was the best.
 
@@ -91,7 +68,7 @@ def _read_report(folder: Path) -> Mapping[str, Any]:
     for name in ("report.json", "history.csv"):
         if not (folder / name).is_file():
             raise ModelError(
-                f"{shown(folder)} has no {name}; expected the folder of a run of "
+                f"there is no {shown(folder / name)}; expected the folder of a run of "
                 f"{_WITH_EPOCHS}"
             )
     file = folder / "report.json"

@@ -1,6 +1,7 @@
 """Pictures on the disk: where they go, checked before they are made."""
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ def picture_file(name: str, out: str | os.PathLike[str] | None) -> Path:
     Parameters
     ----------
     name : str
-        What is shown.
+        What is shown; a pattern's signs become ``_``.
     out : str or path, optional
         The user's choice; ``runs/NAME.png`` without it.
 
@@ -38,7 +39,8 @@ def picture_file(name: str, out: str | os.PathLike[str] | None) -> Path:
     """
     from featcache.viz.style import picture_kind
 
-    file = RUNS_FOLDER / f"{name}.png" if out is None else Path(out)
+    plain = re.sub(r"[*?\[\]]", "_", name)
+    file = RUNS_FOLDER / f"{plain}.png" if out is None else Path(out)
     picture_kind(file)
     if file.is_dir():
         raise SpecError(f"{shown(file)} is a folder; name a file for the picture")

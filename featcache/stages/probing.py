@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from featcache.core.displays import Displayed, Told
-from featcache.core.errors import CacheNotFoundError
+from featcache.core.errors import CacheError, CacheNotFoundError
 from featcache.core.features import Features, StoredFeatures
 from featcache.core.knn import Head
 from featcache.core.progress import SILENT, Progress
@@ -26,6 +26,7 @@ from featcache.stages.solving import SolverSpec, fit_solved
 from featcache.stages.viewing import used_views, with_views
 from featcache.store.artifacts import Model
 from featcache.store.opening import Paths, open_cache
+from featcache.store.reader import FeatureCache
 from featcache.store.table import FeatureTable
 
 Spec = SgdSpec | SweepSpec | SolverSpec
@@ -157,18 +158,21 @@ def fit_head(  # noqa: PLR0913 - the command's options
     return Trained(report.model, outcome.head, report)
 
 
-def newest_cache(folder: Path = CACHE_FOLDER) -> Path:
+def newest_cache(folder: Path = CACHE_FOLDER, *, maps: bool = False) -> Path:
     """Return the cache that was completed last.
 
     Parameters
     ----------
     folder : Path
         Where to look.
+    maps : bool
+        Whether maps of a stage count as well; nobody fits a head on them.
 
     Returns
     -------
     Path
-        The newest ``.h5`` file in it.
+        The newest ``.h5`` file in it, even one that cannot be read: somebody should
+        know.
 
     Raises
     ------
@@ -176,12 +180,22 @@ def newest_cache(folder: Path = CACHE_FOLDER) -> Path:
         When there is none.
     """
     files = [p for p in folder.glob("*.h5") if p.is_file()]
-    if not files:
-        raise CacheNotFoundError(
-            f"no cache in {folder}{os.sep}; make one with 'featcache extract', or name "
-            "a file"
-        )
-    return max(files, key=lambda path: path.stat().st_mtime_ns)
+    newest = sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in newest:
+        if maps or not _holds_maps(path):
+            return path
+    held = "no cache of features, but maps of a stage," if files else "no cache"
+    raise CacheNotFoundError(
+        f"{held} in {folder}{os.sep}; make one with 'featcache extract', or name a file"
+    )
+
+
+def _holds_maps(path: Path) -> bool:
+    try:
+        with FeatureCache(path) as cache:  # the header alone is read
+            return cache.map_shape is not None
+    except CacheError:
+        return False
 
 
 def _file(cache: Paths | None) -> Paths:

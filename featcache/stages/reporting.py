@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from featcache.core.errors import BadImage, ModelError
+from featcache.core.errors import BadImage, ModelError, SpecError
 from featcache.core.intervals import Interval
 from featcache.core.pages import AuditPart, ComparisonPart, Duel, MapPart, Page
 from featcache.core.progress import SILENT, Progress
@@ -74,8 +74,8 @@ def report(
         Folders of runs, or model files.
     data : str, path, FeatureCache, or several of them
         Caches, patterns of caches, folders, known data sets; see `featcache.compare`.
-        Without any, the newest fitting caches in ``cache/``, and for models that have
-        none the folder that the runs were trained on.
+        Without any, the caches that heads were fitted on, or the newest fitting ones in
+        ``cache/``; for other models the folder of their run.
     split : {"train", "val", "test"}
         Which part the runs are measured on.
     out : str or path, optional
@@ -99,6 +99,8 @@ def report(
         When the split is empty, its classes are not a run's, or images are missing.
     ModelError
         Without a run, or when one is damaged.
+    SpecError
+        When the file's name has another ending than ``.html``.
     StorageError
         When the file cannot be written.
     """
@@ -114,7 +116,14 @@ def report(
     scored = [
         score(m, sources, split, device=device, progress=progress) for m in models
     ]
+    for named, said in zip(models, scored, strict=True):
+        progress.say(f"{named.name}: measured on {said.source}")
     page = _page(models, scored, split, sources, progress)
+    if not page.drawn:
+        progress.say(
+            "no pictures: the images are not where they were; --data FOLDER says where "
+            "they are now"
+        )
     text = _render(page).encode()
     with replacing(file) as temporary:
         temporary.write_bytes(text)
@@ -152,7 +161,9 @@ def _file(models: Sequence[Named], out: str | os.PathLike[str] | None) -> Path:
         file = models[0].file.parent / _FILE
     else:
         file = Path(_FILE)
-    require_file_name(file)
+    require_file_name(file, _FILE)
+    if file.suffix.lower() not in {".html", ".htm"}:
+        raise SpecError(f"a report is an .html file, got {shown(file)}")
     return file
 
 

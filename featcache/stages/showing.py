@@ -77,7 +77,8 @@ def show(  # noqa: PLR0913 - the command's options
     split : {"train", "val", "test"}
         Of which part; what is augmented is of train.
     classes : sequence of str, optional
-        Which ones; as many as a page has room for without it.
+        Which ones, also as messages print them; as many as a page has room for
+        without it.
     batch_size : int
         Of the augmented batch.
     seed : int
@@ -186,7 +187,7 @@ def _by_class(
     if len(labels) > room:
         notes.append(f"the first {room} of {plural(len(labels), 'class')}")
         following = shown(samples.classes[labels[room]])
-        progress.say(f"{notes[-1]}; choose others with --classes {following},...")
+        progress.say(f"{notes[-1]}; choose others with --classes '{following},...'")
     return draw_grid(
         sections,
         title=samples.name,
@@ -201,14 +202,18 @@ def _chosen(known: tuple[str, ...], names: Sequence[str] | None) -> list[int]:
     """Return the labels of class names, in the order asked for."""
     if names is None:
         return list(range(len(known)))
+    if isinstance(names, str) or not names:
+        raise SpecError(f"classes must be a list of class names, got {names!r}")
+    # As they are printed, too: nobody types a line break or bytes that are no text.
+    printable = [shown(name) for name in known]
     labels = []
     for name in names:
-        if name not in known:
+        if name not in (*known, *printable):
             raise DataError(
-                f"there is no class {shown(name)}{closest(name, known)}; the classes "
-                f"are {listed(map(shown, known))}"
+                f"there is no class '{shown(name)}'{closest(shown(name), printable)} "
+                f"(known: {listed(printable)})"
             )
-        labels.append(known.index(name))
+        labels.append((known if name in known else printable).index(name))
     return labels
 
 

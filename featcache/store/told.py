@@ -3,16 +3,51 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.core.displays import NAMED, Told, some
+from featcache.core.errors import CacheError
 from featcache.core.manifest import SPLITS
 from featcache.core.specs import FeatureSpec
 from featcache.core.status import Status
-from featcache.core.text import size, times
+from featcache.core.text import shown, size, times
+
+_CLOSED = "closed; featcache.open_cache opens it again"
+
+
+class ClosedColumns(dict[str, npt.NDArray[Any]]):
+    """The columns of a closed cache: none, which is said when one is asked for.
+
+    Parameters
+    ----------
+    path : Path
+        Of the cache.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise closed(self._path)
+
+
+def closed(path: Path) -> CacheError:
+    """Return what is raised when a closed cache is asked for its rows.
+
+    Parameters
+    ----------
+    path : Path
+        Of the cache.
+
+    Returns
+    -------
+    CacheError
+        With what to do.
+    """
+    return CacheError(f"{shown(path)} is {_CLOSED}")
 
 
 def cache_told(
@@ -44,7 +79,7 @@ def cache_told(
     yield "images", f"{n:,}{_splits(columns['splits']) if columns else ''}"
     yield "features", f"{spec.backbone} {spec.layer}, {views}{row}, {length}"
     if not columns:
-        yield "state", "closed; featcache.open_cache opens it again"
+        yield "state", _CLOSED
         return
     classes = columns["classes"]
     yield "classes", some(classes[:NAMED].tolist(), len(classes))

@@ -1,6 +1,4 @@
-"""Thumbnails: whole images made small, and small pictures as JPEG files."""
-
-import io
+"""Thumbnails: whole images made small."""
 
 import numpy as np
 from PIL import Image
@@ -59,26 +57,3 @@ def small(pixels: Pixels, longest: int) -> Pixels:
         return pixels
     size = max(1, round(width * factor)), max(1, round(height * factor))
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
-
-
-def jpeg_bytes(pixels: Pixels, longest: int, quality: int = 80) -> bytes:
-    """Return a picture as a JPEG file.
-
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (h, w, 3)
-        RGB.
-    longest : int
-        Side that a larger one gets, pixels.
-    quality : int
-        From 1 to 95, as Pillow counts.
-
-    Returns
-    -------
-    bytes
-        Without metadata; equal for equal pixels.
-    """
-    data = io.BytesIO()
-    image = Image.fromarray(small(pixels, longest))
-    image.save(data, "JPEG", quality=quality, optimize=True)
-    return data.getvalue()

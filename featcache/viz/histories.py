@@ -131,6 +131,7 @@ def _mark_best(axes: Sequence["Axes"], run: RunHistory, train: str, val: str) ->
             markerfacecolor="none",
             markeredgecolor=color,
             markeredgewidth=1.4,
+            clip_on=False,  # whole at 100 %, too
         )
 
 

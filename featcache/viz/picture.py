@@ -94,18 +94,6 @@ class Picture(Figure):
         self.savefig(data, format="png", dpi=dpi)
         return data.getvalue()
 
-    def svg(self) -> str:
-        """Return the picture as an SVG file.
-
-        Returns
-        -------
-        str
-            XML without time of day and random names; letters are text.
-        """
-        data = io.StringIO()
-        self.savefig(data, format="svg", metadata={"Date": None})
-        return data.getvalue()
-
     def _repr_png_(self) -> bytes:
         """Show the picture in a notebook, where nobody has asked for pyplot."""
         return self.png()

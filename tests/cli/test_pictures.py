@@ -57,11 +57,13 @@ def test_where_no_image_can_be_used_there_is_no_grid(run, model, tmp_path):  # n
     ("words", "code", "says"),
     [
         ("show photos --augmented --last", 2, "--last does nothing with --augmented"),
-        ("show photos --seed 1", 2, "--seed does nothing with no --augmented"),
+        ("show photos --seed 1", 2, "--seed does nothing without --augmented"),
+        ("show photos --augmented --seed -1", 2, "-1 is not in the range x>=0"),
+        ("show photos --per-class 241", 2, "241 is not in the range 1<=x<=240"),
         ("show photos --out p.gif", 1, "a picture's file ends in .png or .svg, got"),
         ("show photos --out d.png", 1, "d.png is a folder; name a file"),
         ("predict m x.jpg --grid p.pdf", 1, "a picture's file ends in .png or .svg"),
-        ("predict m x.jpg --grid-size 3", 2, "--grid-size does nothing with no --grid"),
+        ("predict m x.jpg --grid-size 3", 2, "--grid-size does nothing without --grid"),
         ("predict m --watch d --grid p.png", 2, "--grid does nothing with --watch"),
     ],
 )

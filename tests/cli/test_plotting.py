@@ -92,7 +92,7 @@ def test_map_as_json_is_one_object(run):
     assert "drawn: 12 of 40 images, at random (seed 0)" in result.stderr
 
 
-def test_map_of_several_files_is_called_by_their_pattern(run, tmp_path):
+def test_map_of_several_files_is_not_called_by_their_pattern(run, tmp_path):
     result = run("map", "cache/i*.h5", "--method", "pca")
     name, _, _ = result.stdout.partition(":")
     assert "*" not in name

@@ -9,7 +9,7 @@ import featcache
 from featcache.core.errors import CheckpointError, ModelError
 from featcache.core.manifest import TRAIN
 from featcache.core.reports import EpochRecord
-from featcache.stages.histories import read_history, read_run
+from featcache.stages.histories import read_run
 from featcache.store.checkpoints import save_checkpoint
 from tests.store.conftest import make_content
 
@@ -33,7 +33,7 @@ def run(cache, tmp_path):
 def test_the_history_is_that_of_the_training(cache, tmp_path):
     """Every digit of it; a file of the folder names the run, too."""
     fitted = featcache.fit_head(cache, featcache.SgdSpec(epochs=3), out=tmp_path / "a")
-    assert read_history(tmp_path / "a") == fitted.history
+    assert read_run(tmp_path / "a").records == fitted.history
     found = read_run(fitted.model)
     assert (found.name, found.records, found.finished) == ("a", fitted.history, True)
     assert found.best_epoch == fitted.report.best_epoch
@@ -45,7 +45,7 @@ def test_without_val_its_values_are_none(tmp_path):
     content = replace(content, manifest=replace(content.manifest, splits=splits))
     cache = content.complete(tmp_path / "train.h5")
     fitted = featcache.fit_head(cache, featcache.SgdSpec(epochs=2), out=tmp_path / "b")
-    found = read_history(tmp_path / "b")
+    found = read_run(tmp_path / "b").records
     assert found == fitted.history
     assert [(e.val_loss, e.val_accuracy) for e in found] == [(None, None)] * 2
 
@@ -69,12 +69,12 @@ def test_a_damaged_checkpoint_is_an_error(run):
 def test_a_solver_without_epochs_has_no_history(cache, tmp_path):
     featcache.fit_head(cache, featcache.KnnSpec(k=1), out=tmp_path / "k")
     with pytest.raises(ModelError, match="was fitted by knn, which has no epochs"):
-        read_history(tmp_path / "k")
+        read_run(tmp_path / "k")
 
 
 def test_a_folder_that_is_none_is_an_error(tmp_path):
     with pytest.raises(ModelError, match="nowhere is no folder; expected that of a"):
-        read_history(tmp_path / "nowhere")
+        read_run(tmp_path / "nowhere")
 
 
 HEAD = "epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,seconds\n"
@@ -83,8 +83,8 @@ HEAD = "epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,seconds\n"
 @pytest.mark.parametrize(
     ("file", "text", "match"),
     [
-        ("report.json", None, "has no report.json; expected the folder of a run"),
-        ("history.csv", None, "has no history.csv; expected the folder of a run"),
+        ("report.json", None, "there is no .*report.json; expected the folder"),
+        ("history.csv", None, "there is no .*history.csv; expected the folder"),
         ("report.json", "{", "report.json cannot be read"),
         ("report.json", "[" * 100_000, "report.json cannot be read"),
         ("report.json", "[1]", "it holds no object"),

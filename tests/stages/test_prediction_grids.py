@@ -162,6 +162,15 @@ def test_a_run_that_is_gone_on_with_draws_all_of_it(model, shared_photos, tmp_pa
     assert grid_line(model, shared_photos, out) == whole
 
 
+def test_an_image_that_was_rewritten_counts_once(model, photos, tmp_path):  # noqa: F811
+    """The file has a row for what it was, and one for what it is."""
+    out = tmp_path / "p.csv"
+    grid_line(model, photos, out)
+    picture(7, (1, 2, 3), (50, 90)).save(photos / "train/ants/00.jpg")
+    assert "grid.png: 4 of 20 images: " in grid_line(model, photos, out)
+    assert "grid.png: 4 of 20 images: " in grid_line(model, photos, out)
+
+
 def test_images_that_cannot_be_used_are_not_drawn(model, many):  # noqa: F811
     assert "of 38 images" in grid_line(model, many)
 

@@ -17,6 +17,7 @@ from featcache.core.errors import (
     CacheMismatchError,
     DataError,
     ModelError,
+    SpecError,
     StorageError,
 )
 from featcache.core.manifest import VAL
@@ -29,6 +30,7 @@ from featcache.stages.reporting import MOST_BYTES
 from featcache.stages.tiles import TileSource
 from featcache.vision.sheets import middle_square, sheet_bytes
 from tests.stages.made_runs import make_cache, make_images, make_run
+from tests.stages.test_extraction import Listener
 
 COUNTS = {"train": 12, "val": 8}
 SCRIPT = re.compile(
@@ -137,7 +139,9 @@ def test_images_that_moved_or_changed_say_so(there):
 @pytest.mark.slow
 def test_a_folder_that_moved_is_found_where_the_user_says(there):
     Path("photos").rename("moved")
-    assert report("first").pictures == 0
+    listener = Listener()
+    assert report("first", progress=listener).pictures == 0
+    assert any("--data FOLDER says" in line for line in listener.lines)
     made = report("first", data=["cache/photos.h5", "moved"])
     assert made.pictures == 60
 
@@ -162,20 +166,24 @@ def test_the_command_prints_json(there):
     assert printed["pictures"] == 60
 
 
-def test_what_is_no_run_is_refused(there):
+def test_what_is_no_run_is_refused(there, made):
     with pytest.raises(ModelError, match="one run or more, got none but photos"):
         featcache.report("photos")
     with pytest.raises(DataError, match="there is no nowhere"):
         featcache.report("nowhere")
     with pytest.raises(StorageError, match="is a folder; expected the name of a file"):
         report("first", out="photos")
+    with pytest.raises(SpecError, match=r"an .html file, got page.jpg"):
+        report("first", out="page.jpg")
     with pytest.raises(DataError, match="unknown split 'valid'"):
         report("first", split="valid")
     shutil.rmtree("cache")
-    with pytest.raises(
-        CacheMismatchError, match=r"no cache in cache.* belongs to first"
-    ):
-        featcache.report("first")
+    (made / "cache").rename(made / "gone")  # that the run was fitted on
+    try:
+        with pytest.raises(CacheMismatchError, match=r"no cache .* belongs to first"):
+            featcache.report("first")
+    finally:
+        (made / "gone").rename(made / "cache")
 
 
 def test_pictures_take_no_more_than_their_room_the_first_come_first(tmp_path):

@@ -1,5 +1,7 @@
 """show: images as the network sees them, and the batch that finetune trains on."""
 
+import os
+import shutil
 import sys
 
 import numpy as np
@@ -106,7 +108,7 @@ def test_a_page_has_room_for_so_many_classes_and_says_so(hundred):
     (line,) = listener.lines
     assert line == (
         f"the first {MOST_CLASSES} of 101 classes; choose others with --classes "
-        f"class {MOST_CLASSES:03},..."
+        f"'class {MOST_CLASSES:03},...'"
     )
     few = featcache.show(hundred, per_class=MOST_TILES // 2, progress=listener)
     assert len(pixels_of(few)) == 2
@@ -119,6 +121,15 @@ def test_a_class_without_an_image_in_the_split_is_an_empty_line(hundred):
     figure = featcache.show(hundred, split="val", classes=["class 000", "class 001"])
     assert len(pixels_of(figure)) == 1
     assert "0 images" in texts_of(figure)
+
+
+def test_a_class_is_found_by_its_printed_name(shared_photos, tmp_path):
+    """Nobody types a line break."""
+    for old, new in (("ants", "fire\nants"), ("bees", os.fsdecode(b"bees\xff"))):
+        shutil.copytree(shared_photos / "train" / old, tmp_path / "train" / new)
+    names = [r"bees\xff", r"fire\nants"]
+    told = texts_of(featcache.show(tmp_path, per_class=1, classes=names))
+    assert [text for text in told if text in names] == names
 
 
 def test_what_cannot_be_shown_says_why_in_its_place(photos):
@@ -135,7 +146,10 @@ def test_what_cannot_be_shown_says_why_in_its_place(photos):
 @pytest.mark.parametrize(
     ("settings", "error", "says"),
     [
-        ({"classes": ["antz"]}, DataError, "no class antz; did you mean 'ants'"),
+        ({"classes": ["antz"]}, DataError, "no class 'antz'; did you mean 'ants'\\?"),
+        ({"classes": []}, SpecError, r"a list of class names, got \[\]"),
+        ({"classes": "ants"}, SpecError, "a list of class names, got 'ants'"),
+        ({"augmented": True, "seed": -1}, SpecError, "must not be negative, got -1"),
         ({"split": "test"}, DataError, "photos has no image in split test"),
         ({"split": "dev"}, DataError, "unknown split 'dev'"),
         ({"per_class": 0}, SpecError, "per_class must be from 1 to 240, got 0"),

@@ -5,8 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import featcache
+from featcache.cli.main import main
 from featcache.core.errors import DataError
 from featcache.core.specs import ViewSpec
 from featcache.core.status import Status
@@ -48,6 +50,15 @@ def source(extracted, tmp_path):
     photos = shutil.copytree(extracted.parent / "photos", tmp_path / "photos")
     with featcache.open_cache(extracted) as cache:
         yield TileSource.of_cache(cache, photos)
+
+
+def test_a_picture_of_several_files_is_not_called_by_their_pattern(
+    extracted, tmp_path, monkeypatch
+):
+    """Windows has no such file names."""
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["show", str(extracted.parent / "[c]ach?.h5")])
+    assert result.stdout == "runs/show-_c_ach_-train.png\n"
 
 
 def row_of(source, name):

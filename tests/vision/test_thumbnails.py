@@ -8,7 +8,7 @@ from PIL import Image
 
 from featcache.core.specs import ViewSpec
 from featcache.core.status import UnusableImageError
-from featcache.vision.tiles import jpeg_bytes, small, thumbnail
+from featcache.vision.tiles import small, thumbnail
 from tests.conftest import picture
 
 
@@ -61,14 +61,3 @@ def test_a_reduced_jpeg_looks_like_the_whole_one():
 def test_what_is_no_image_is_told_by_the_decoder():
     with pytest.raises(UnusableImageError, match="no image format that Pillow knows"):
         thumbnail(b"nothing", ViewSpec(), 64)
-
-
-def test_a_tile_travels_as_jpeg():
-    """At most as large as asked for, near its pixels, and the same bytes each time."""
-    pixels = np.asarray(picture(0, (200, 100, 50), (300, 150)))
-    data = jpeg_bytes(pixels, 100, quality=90)
-    with Image.open(io.BytesIO(data)) as image:
-        assert (image.format, image.size) == ("JPEG", (100, 50))
-        assert np.allclose(np.asarray(image).mean(axis=(0, 1)), (199, 100, 51), atol=3)
-    assert data == jpeg_bytes(pixels, 100, quality=90)
-    assert len(jpeg_bytes(pixels, 100, quality=30)) < len(data)

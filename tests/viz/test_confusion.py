@@ -72,6 +72,8 @@ def test_a_class_without_images_is_said_to_have_none():
     assert axes.images[0].get_array().mask.tolist() == [
         [row in (1, 4)] * 5 for row in range(5)
     ]
+    drawn = axes.images[0].to_rgba(axes.images[0].get_array(), bytes=True)
+    assert (drawn[[1, 4], :, :3] == 0xD4).all()  # grey, as the note of many has it
 
 
 def test_of_many_classes_a_note_says_which_rows_are_empty():

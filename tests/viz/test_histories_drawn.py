@@ -1,5 +1,7 @@
 """The picture of trainings: every value where it belongs, readable, on the paper."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,11 @@ def drawn(*runs):
 def data(axes):
     """Return the points of each line of a panel that has more than one, or a dot."""
     return [np.array(line.get_data()) for line in axes.get_lines()]
+
+
+def perfect(count):
+    """Return epochs in which every image of val is recognised."""
+    return tuple(replace(epoch, val_accuracy=1.0) for epoch in epochs(count))
 
 
 def named(picture):
@@ -39,6 +46,14 @@ def test_every_value_is_drawn_and_the_best_epoch_ringed():
     np.testing.assert_allclose(ring, [[5], [100 * records[4].val_accuracy]])
     np.testing.assert_array_equal(data(rate)[0], [n, [e.lr for e in records]])
     assert named(picture) == ["train", "val", "best epoch: 5"]
+
+
+def test_the_ring_is_whole_where_all_are_right():
+    """At 100 % the axis ends inside of it."""
+    picture, (_, accuracy, _) = drawn(RunHistory("run", perfect(3), 3))
+    *_, ring = accuracy.get_lines()
+    assert not ring.get_clip_on()
+    require_on_paper(picture)
 
 
 def test_without_val_the_best_epoch_is_on_train():
