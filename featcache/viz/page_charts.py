@@ -121,7 +121,7 @@ def ticks(low: float, high: float) -> list[float]:
     >>> ticks(0.13, 0.37)
     [0.1, 0.2, 0.3, 0.4]
     >>> ticks(1, 1)
-    [0.5, 1.0, 1.5]
+    [0.5, 0.75, 1.0, 1.25, 1.5]
     """
     if low == high:
         half = abs(low) / 2 or 0.5
