@@ -59,7 +59,8 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = make_photos(tmp_path / "data/hymenoptera_data", {"train": 6, "val": 4})
     picture(0, (9, 9, 9)).save(folder / "train/ants/imageNotFound.gif")
-    picture(7, COLOURS["bees"]).save(folder / "val/ants/00.jpg")  # to be mistaken
+    for number in (0, 1):  # to be mistaken
+        picture(7, COLOURS["bees"]).save(folder / f"val/ants/0{number}.jpg")
     state = dict(random_weights("resnet18", 0))
     state |= {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
     torch.save(state, "resnet18.pth")
