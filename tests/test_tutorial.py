@@ -60,7 +60,7 @@ def place(tmp_path, monkeypatch):
     folder = make_photos(tmp_path / "data/hymenoptera_data", {"train": 6, "val": 4})
     picture(0, (9, 9, 9)).save(folder / "train/ants/imageNotFound.gif")
     for number in (0, 1):  # to be mistaken
-        picture(7, COLOURS["bees"]).save(folder / f"val/ants/0{number}.jpg")
+        picture(7 + number, COLOURS["bees"]).save(folder / f"val/ants/0{number}.jpg")
     state = dict(random_weights("resnet18", 0))
     state |= {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
     torch.save(state, "resnet18.pth")
