@@ -78,10 +78,9 @@ def test_every_command_says_what_the_tutorial_says(place):
         assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception}"
         output = result.output.replace(f"{place}{os.sep}", "")
         assert says(expected, output), f"{line}\ngave\n{output}"
-    for name in re.findall(
-        r"[\w./-]+\.(?:png|html|csv)", "\n".join(map(str, commands()))
-    ):
-        assert (place / name).stat().st_size, name
+    for name in re.findall(r"[\w./-]+\.(?:png|html|csv)", document()):
+        if not (ROOT / "docs" / name).exists():  # those are of digits
+            assert (place / name).stat().st_size, name
 
 
 def test_the_tutorial_goes_through_the_verbs():
