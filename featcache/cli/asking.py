@@ -56,9 +56,11 @@ def evaluate(
 
     DATA is a folder, a known data set, or a cache that the model's backbone made.
     """
-    if Path(data).is_file():
-        refuse_others(ctx, {"weights", "device"}, "a cache")
     from featcache.stages.evaluation import evaluate as run
+    from featcache.stages.scoring import is_cache
+
+    if is_cache(data):
+        refuse_others(ctx, {"weights", "device"}, "a cache")
 
     report = run(
         model, data, split=split, weights=weights, device=device, progress=Terminal()
@@ -130,7 +132,11 @@ def verify(
     as_json: bool,
     **origin: Any,  # noqa: ANN401
 ) -> None:
-    """Check every digest of a cache; on request compute rows again, or repair it."""
+    """Check every digest of a cache; on request compute rows again, or repair it.
+
+    CACHE is a file, or a pattern such as 'cache/part-*.h5' of files that must belong
+    together.
+    """
     from featcache.stages.inspection import verify as run
 
     if repair and sample:

@@ -13,6 +13,7 @@ from featcache.core.knn import Head
 from featcache.core.progress import SILENT, Progress
 from featcache.core.reports import EpochRecord, TrainReport
 from featcache.core.resources import Resources
+from featcache.core.shards import ShardRecord, set_pattern
 from featcache.core.specs import LogRegSpec, SgdSpec, SweepSpec
 from featcache.core.text import plural, shown
 from featcache.stages.extraction import CACHE_FOLDER
@@ -25,6 +26,7 @@ from featcache.stages.solving import SolverSpec, fit_solved
 from featcache.stages.viewing import used_views, with_views
 from featcache.store.artifacts import Model
 from featcache.store.opening import Paths, open_cache
+from featcache.store.reader import FeatureCache
 from featcache.store.table import FeatureTable
 
 Spec = SgdSpec | SweepSpec | SolverSpec
@@ -164,6 +166,29 @@ def newest_cache(folder: Path = CACHE_FOLDER) -> Path:
     Returns
     -------
     Path
+        The newest ``.h5`` file in it; of one that ``extract --shard`` made, the
+        pattern of all parts.
+
+    Raises
+    ------
+    CacheNotFoundError
+        When there is none.
+    """
+    newest = newest_file(folder)
+    return set_pattern(newest) or newest
+
+
+def newest_file(folder: Path = CACHE_FOLDER) -> Path:
+    """Return the file that was completed last, be it a part of a set.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to look.
+
+    Returns
+    -------
+    Path
         The newest ``.h5`` file in it.
 
     Raises
@@ -209,6 +234,13 @@ def _require_choice(
 
 def _tell(cache: FeatureTable, val: Features, progress: Progress) -> None:
     """Say what takes no part, and what will not be known."""
+    record = ShardRecord.read(cache.provenance)
+    if isinstance(cache, FeatureCache) and record is not None and record.count > 1:
+        pattern = set_pattern(cache.path)
+        progress.say(
+            f"{shown(cache.path)} is {record.shard.words}; the head knows nothing of "
+            f"the others" + (f": {shown(pattern)} is all" if pattern else "")
+        )
     if cache.skipped:
         progress.say(
             f"{plural(cache.skipped, 'image')} of the cache could not be read and "
