@@ -29,7 +29,7 @@ from featcache.stages.audit_checks import (
     split_accuracies,
 )
 from featcache.stages.audited import Audited
-from featcache.stages.probing import newest_cache
+from featcache.stages.newest import newest_cache
 from featcache.store.files import replacing
 from featcache.store.opening import Paths, open_cache
 from featcache.store.table import FeatureTable

@@ -27,8 +27,8 @@ from featcache.core.shards import ShardRecord
 from featcache.core.status import Status
 from featcache.core.text import shown
 from featcache.stages.datasets import resolve_data
+from featcache.stages.newest import newest_file
 from featcache.stages.plans import image_digest
-from featcache.stages.probing import newest_file
 from featcache.store.reader import FeatureCache, open_cache
 from featcache.store.reuse import RACY_NS
 from featcache.store.writer import old_path, partial_path

@@ -213,6 +213,21 @@ class PartedCache(FeatureTable):
         """The features by row, read from the files."""
         return PartedRows([p.source for p in self.parts], self._part, self._row)
 
+    def in_files(self, rows: Indices) -> Indices:
+        """Return rows in the order in which files have them.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (n,)
+            Rising.
+
+        Returns
+        -------
+        ndarray of int64, shape (n,)
+            The same ones, one file after the other.
+        """
+        return rows[np.lexsort((self._row[rows], self._part[rows]))]
+
     def take_views(self, rows: Indices, count: int) -> npt.NDArray[Any]:
         """Return the first views of some rows.
 

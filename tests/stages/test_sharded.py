@@ -22,7 +22,7 @@ from featcache.core.specs import ExtractSpec, SgdSpec
 from featcache.stages.changes import status
 from featcache.stages.devices import beside_others
 from featcache.stages.inspection import describe
-from featcache.stages.probing import newest_cache
+from featcache.stages.newest import newest_cache
 from featcache.store.parts import PartedCache
 from featcache.store.reader import FeatureCache
 from tests.conftest import make_photos, picture

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from featcache.core.features import Features, StoredFeatures
 from featcache.core.resources import Resources
 from featcache.core.specs import SgdSpec
+from featcache.train.feeding import WindowFeed
 from featcache.train.sgd import fit_sgd, fit_sgd_many
-from featcache.train.windows import Plan, WindowFeed, plan_windows
+from featcache.train.windows import Plan, plan_windows
 from tests.train.blobs import blobs
 
 
