@@ -1,8 +1,9 @@
 """Feeding epochs: all features at once, or a window of them while the next is read."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -20,7 +21,7 @@ Visit = tuple[Matrix, Labels, Rows]
 
 Of several processes, the order has -1 in the places of samples that another one has."""
 
-_AT_ONCE = 8  # blocks that a thread reads: handing it one takes as long as reading it
+_AT_ONCE = 8  # blocks that a thread reads: of several files a block has few rows each
 _READERS = 8  # threads: a disk gives small blocks 2 to 3 times as fast as to one
 
 
@@ -102,21 +103,27 @@ class _Window:
         readers: ThreadPoolExecutor,
     ) -> None:
         """Begin to read blocks; what was there is gone."""
-        self._start = self._stop = self._first = self._last = self._reserved
-        self._reading, some = [], []
-        lows, highs = holding.before(starts), holding.before(stops)
-        for low, high in zip(lows.tolist(), highs.tolist(), strict=True):
-            place = slice(self._stop, self._stop + high - low)
-            self._stop = place.stop
-            self._y[place] = features.y[low:high]
-            some.append((low, self._X[place]))
-            if len(some) == _AT_ONCE:
-                self._reading.append(readers.submit(_read, features, some))
-                some = []
-        self._reading.append(readers.submit(_read, features, some))
+        self._start = self._first = self._reserved
         sizes = stops - starts
-        offsets = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        self._place(holding.places(np.repeat(starts, sizes) + offsets) >= 0)
+        ends = np.cumsum(sizes)
+        rows = np.arange(sizes.sum()) + np.repeat(starts - ends + sizes, sizes)
+        places = holding.places(rows)
+        held = places >= 0
+        self._place(held)
+        own = places[held]
+        self._stop = self._start + len(own)
+        self._y[self._start : self._stop] = features.y[own]
+        # Those of successive blocks lie together in the window: one read gets them.
+        groups = np.append(np.append(0, ends)[:-1:_AT_ONCE], len(rows))
+        edges = np.append(0, np.cumsum(held))[groups] + self._start
+        self._reading = [
+            readers.submit(
+                features.gather,
+                own[low - self._start : high - self._start],
+                self._X[low:high],
+            )
+            for low, high in pairwise(edges.tolist())
+        ]
 
     def _place(self, held: npt.NDArray[np.bool_]) -> None:
         """Note where rows lie of which those that are held have been put in order."""
@@ -142,11 +149,6 @@ class _Window:
         last = self._last
         self._place(held)
         self._last = last
-
-
-def _read(features: Features, blocks: Sequence[tuple[int, Matrix]]) -> None:
-    for start, out in blocks:
-        features.read(start, out)
 
 
 class WindowFeed(Feed):

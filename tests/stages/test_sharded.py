@@ -18,6 +18,7 @@ from featcache.core.errors import (
     Interrupted,
     SpecError,
 )
+from featcache.core.resources import Resources
 from featcache.core.specs import ExtractSpec, SgdSpec
 from featcache.stages.changes import status
 from featcache.stages.devices import beside_others
@@ -242,6 +243,20 @@ def test_every_command_takes_the_set_for_the_whole(cut, photos, tmp_path):
     report = featcache.verify(SET, sample=7)
     assert (report.rows, report.sampled, report.largest_error) == (72, 7, 0.0)
     assert report.bytes == sum(path.stat().st_size for path in cut)
+
+
+@pytest.mark.slow
+def test_parts_larger_than_memory_give_the_heads_of_one_file(cut, photos):
+    """Windows have the same rows in the same order; none of them is all in memory."""
+    whole = extract(photos, cache="whole/whole.h5").cache
+    spec, little = SgdSpec(epochs=3, batch_size=2), Resources(memory=40 << 10)
+    heads = [
+        featcache.fit_head(c, spec, resources=little, out="run") for c in (whole, SET)
+    ]
+    assert (heads[0].head.weight == heads[1].head.weight).all()
+    assert heads[0].history[-1].train_loss == heads[1].history[-1].train_loss
+    ample = featcache.fit_head(SET, spec, out="run").head.weight
+    assert (heads[1].head.weight != ample).any()  # there were windows
 
 
 def test_damage_in_a_part_is_found_and_mended(cut):
