@@ -118,6 +118,40 @@ def test_what_one_cannot_open_stops_both(folder):
     assert message in second
 
 
+@pytest.mark.slow
+def test_torchrun_extracts_parts_and_fits_a_head_of_them(tmp_path):
+    """The command lines of the documentation; one report, on one process's stdout."""
+    make_photos(tmp_path / "photos", {"train": 8, "val": 4})
+
+    def run(*words):
+        ran = subprocess.run(
+            [
+                *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+                *("--nproc-per-node", "2", "-m", "featcache", *words),
+            ],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    run("extract", "photos", "--weights", "random:0", "--shard", "auto")
+    parts = "cache/photos-resnet18-part-*-of-2.h5"
+    report = json.loads(run("fit-head", parts, "--epochs", "2", "--json"))
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert report["model"] == f"runs/{folder.name}/model.safetensors"
+    model = open_model(folder)
+    with featcache.open_cache(tmp_path / parts) as cache:
+        assert len(cache) == 24
+        assert model.classes == cache.classes
+    assert (
+        report["val_accuracy"] == featcache.evaluate(model, tmp_path / parts).accuracy
+    )
+
+
 def test_only_sgd_on_the_cpu_works_in_several_processes(monkeypatch, tmp_path):
     """Said before anybody waits for anybody."""
     monkeypatch.setenv("WORLD_SIZE", "2")
