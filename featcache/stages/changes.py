@@ -18,7 +18,7 @@ from featcache.core.changes import (
     rows_by_path,
     trusted,
 )
-from featcache.core.errors import CacheError, DataError
+from featcache.core.errors import CacheError, DataError, SpecError
 from featcache.core.machine import cores
 from featcache.core.manifest import TRAIN, Manifest
 from featcache.core.progress import SILENT, Progress
@@ -29,6 +29,7 @@ from featcache.core.text import shown
 from featcache.stages.datasets import resolve_data
 from featcache.stages.newest import newest_file
 from featcache.stages.plans import image_digest
+from featcache.store.opening import is_pattern
 from featcache.store.reader import FeatureCache, open_cache
 from featcache.store.reuse import RACY_NS
 from featcache.store.writer import old_path, partial_path
@@ -83,8 +84,15 @@ def status(
         When the cache is missing or damaged.
     DataError
         When the folder is missing, or none with images of classes.
+    SpecError
+        When several files are named by a pattern.
     """
     path = newest_file() if cache is None else Path(cache)
+    if is_pattern(path):
+        raise SpecError(
+            f"{shown(path)} is several files; status compares one with its images: "
+            "name one of them"
+        )
     with open_cache(path) as opened:
         if data is None:
             folder = _recorded(opened)

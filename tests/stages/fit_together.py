@@ -81,9 +81,9 @@ def rows_read(folder: Path) -> list[list[object]]:
     return sorted(map(list, seen))
 
 
-def failed(folder: Path) -> str:
-    """Have the second process find fewer parts; return what is said."""
-    pattern = PARTS if os.environ["RANK"] == "0" else "photos-part-[12]-of-3.h5"
+def failed(folder: Path, others: str) -> str:
+    """Have the second process open something else; return what is said."""
+    pattern = PARTS if os.environ["RANK"] == "0" else others
     try:
         featcache.fit_head(folder / pattern, SgdSpec(epochs=1), out=folder / "failed")
     except FeatcacheError as error:
@@ -94,9 +94,12 @@ def failed(folder: Path) -> str:
 def main() -> None:
     """Be one of the processes."""
     folder, rank = Path(sys.argv[1]), os.environ["RANK"]
-    found = {"failed": failed(folder)} if "failing" in sys.argv else {}
-    if not found:
-        with Ranks.joined("cpu"):  # once for all
+    found: dict[str, object] = {}
+    with Ranks.joined("cpu"):  # once for all
+        if "failing" in sys.argv:
+            found["missing"] = failed(folder, "photos-part-[12]-of-3.h5")
+            found["other"] = failed(folder, VIEWED)
+        else:
             for name in CASES:
                 out = folder / f"together {name}"
                 trained = fit(folder, name, processes=1, out=out)

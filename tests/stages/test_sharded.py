@@ -12,6 +12,7 @@ import torch
 
 import featcache
 from featcache.core.errors import (
+    CacheCorruptError,
     CacheMismatchError,
     CacheNotFoundError,
     DataError,
@@ -28,7 +29,7 @@ from featcache.store.parts import PartedCache
 from featcache.store.reader import FeatureCache
 from tests.conftest import make_photos, picture
 from tests.stages.test_extraction import Listener, age, sampled_pixels
-from tests.stages.test_inspection import flip
+from tests.stages.test_inspection import flip, rewritten
 
 SET = "cache/photos-resnet18-part-*-of-3.h5"
 
@@ -160,6 +161,8 @@ def test_a_changed_folder_moves_no_other_image(cut, photos):
     assert extract(photos, shard="1/3").computed == 0
     assert status(cut[0], photos).unchanged == reports[0].images
     assert status(cut[0], photos).to_compute == 0
+    with pytest.raises(SpecError, match="several files; status compares one"):
+        status(SET, photos)
 
 
 @pytest.mark.slow
@@ -198,6 +201,16 @@ def test_parts_made_with_other_settings_are_refused(cut, photos):
     extract(photos, shard="3/3", dtype="float16")
     with pytest.raises(CacheMismatchError, match=r"dtype is 'float16' in .*-3-of-3"):
         featcache.open_cache(SET)
+
+
+def test_a_record_of_no_part_is_damage(cut):
+    """The file may come from elsewhere."""
+
+    def change(columns, provenance):
+        provenance["shard"] = {**provenance["shard"], "index": 4}
+
+    with pytest.raises(CacheCorruptError, match="shard of its provenance is"):
+        rewritten(cut[0], change)
 
 
 def test_missing_parts_are_named(cut):
@@ -239,6 +252,8 @@ def test_every_command_takes_the_set_for_the_whole(cut, photos, tmp_path):
         wanted[k] for k in ("images", "splits", "classes", "fingerprint")
     ]
     assert len(told["files"]) == 3
+    compared = featcache.compare(["1", "2"])  # on the newest cache: all of its parts
+    assert compared.images == int((featcache.open_cache(whole).splits == 1).sum())
     assert json.dumps(told)
     report = featcache.verify(SET, sample=7)
     assert (report.rows, report.sampled, report.largest_error) == (72, 7, 0.0)

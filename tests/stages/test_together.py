@@ -110,12 +110,16 @@ def test_each_process_reads_its_own_rows(together, folder):
 @pytest.mark.slow
 def test_what_one_cannot_open_stops_both(folder):
     """The one says why; the other that it heard so."""
-    first, second = (found["failed"] for found in start(folder, "failing"))
-    message = "part 3 of 3 is missing beside"
-    assert first.startswith("PeerError: ")
-    assert second.startswith("CacheNotFoundError: ")
-    assert message in first
-    assert message in second
+    found = start(folder, "failing")
+    for case, error, message in (
+        ("missing", "CacheNotFoundError: ", "part 3 of 3 is missing beside"),
+        ("other", "CacheMismatchError: ", "do not find the same images in"),
+    ):
+        first, second = (one[case] for one in found)
+        assert first.startswith("PeerError: ")
+        assert second.startswith(error)
+        assert message in first
+        assert message in second
 
 
 @pytest.mark.slow
