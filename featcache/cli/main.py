@@ -17,8 +17,11 @@ from featcache.cli.extracting import extract
 from featcache.cli.heads import fit_head
 from featcache.cli.joining import merge
 from featcache.cli.making import finetune
+from featcache.cli.plotting import history, map_cache
 from featcache.cli.predicting import predict
 from featcache.cli.render import show_error
+from featcache.cli.reporting import report
+from featcache.cli.showing import show
 from featcache.cli.supervise import HUNG, is_child, supervised, with_allocator
 from featcache.core.errors import (
     DecoderHungError,
@@ -84,8 +87,8 @@ def main() -> None:
 
 
 for _command in (
-    *(extract, fit_head, curve, finetune, predict, evaluate, compare),
-    *(audit, status, verify, merge, export, info),
+    *(show, extract, fit_head, curve, finetune, predict, evaluate, compare),
+    *(history, map_cache, audit, report, status, verify, merge, export, info),
 ):
     main.add_command(_command)
 

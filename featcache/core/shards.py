@@ -92,7 +92,7 @@ class Shard:
 
     @property
     def words(self) -> str:
-        """As people say it."""
+        """Of the part, in words."""
         return f"part {self.index} of {self.count}"
 
     def file(self, path: Path) -> Path:

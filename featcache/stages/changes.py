@@ -87,7 +87,7 @@ def status(
     SpecError
         When several files are named by a pattern.
     """
-    path = newest_file() if cache is None else Path(cache)
+    path = newest_file(maps=True) if cache is None else Path(cache)
     if is_pattern(path):
         raise SpecError(
             f"{shown(path)} is several files; status compares one with its images: "

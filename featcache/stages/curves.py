@@ -209,10 +209,11 @@ def _write_csv(path: Path, report: CurveReport) -> None:
 
 def _draw(report: CurveReport, progress: Progress) -> tuple[str, ...]:
     """Write the picture where matplotlib is there; else say how to have it."""
-    from featcache.viz.curves import draw_curve, save_figure
+    from featcache.viz.curves import draw_curve
+    from featcache.viz.style import save_figure
 
     try:
-        figure = draw_curve(report)
+        figure = draw_curve(report, progress.say)
     except DependencyError as error:
         progress.say(f"no picture: {error}")
         return ()

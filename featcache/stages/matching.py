@@ -124,8 +124,9 @@ def find_sources(
     Returns
     -------
     Sources
-        In the order they were named. Otherwise the newest caches that fit, and for
-        models that have none the folder that a run was trained on.
+        In the order they were named. Otherwise the caches that heads were fitted on,
+        where these are gone the newest that fit, and for models that have none the
+        folder that a run was trained on.
 
     Raises
     ------
@@ -172,10 +173,12 @@ def _trained_on(models: Sequence[Named], progress: Progress) -> tuple[Path, ...]
 
 
 def _newest(folder: Path, models: Sequence[Named]) -> Iterator[FeatureTable]:
-    """Yield the newest cache of a folder that fits, for each model that has one."""
-    files = sorted(folder.glob("*.h5"), key=lambda p: p.stat().st_mtime_ns)
+    """Yield a cache that fits, for each model that has one: its own, or the newest."""
+    files = sorted(folder.glob("*.h5"), key=lambda p: -p.stat().st_mtime_ns)
+    own = (named.settings.get("cache") for named in models)
+    fitted_on = [Path(c) for c in own if isinstance(c, str) and Path(c).is_file()]
     left = [named.model for named in models if not named.model.fine_tuned]
-    for path in reversed(files):
+    for path in dict.fromkeys([*fitted_on, *files]):
         if not left:
             return
         try:
@@ -262,9 +265,11 @@ def misfit(model: Model, cache: FeatureTable) -> str:
     Returns
     -------
     str
-        The first field that differs, or classes that the model does not know; empty
-        where the cache fits.
+        That it holds maps, the first field that differs, or classes that the model
+        does not know; empty where the cache fits.
     """
+    if cache.map_shape is not None:
+        return f"{shown(cache.path)} holds maps of {cache.spec.layer}, no features"
     for field, there, needed in mismatches(model, cache):
         return f"{field} is {there!r} in {shown(cache.path)}, {needed!r} in the model"
     unknown = [shown(name) for name in cache.classes if name not in model.classes]

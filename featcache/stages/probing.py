@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from featcache.core.displays import Displayed, Told
 from featcache.core.features import Features, StoredFeatures
 from featcache.core.knn import Head
 from featcache.core.manifest import SPLITS
@@ -34,7 +35,7 @@ Spec = SgdSpec | SweepSpec | SolverSpec
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class Trained(Displayed):
     """A trained model and how it came about.
 
     Parameters
@@ -50,6 +51,9 @@ class Trained:
     model: Path
     head: Head
     report: TrainReport
+
+    def _told(self) -> Told:
+        return self.report._told()  # noqa: SLF001 - it is the report, and more
 
     @property
     def val_accuracy(self) -> float | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.displays import Told, some
 from featcache.core.errors import CacheMismatchError
 from featcache.core.fingerprint import differences
 from featcache.core.metrics import Labels
@@ -18,6 +19,7 @@ from featcache.store.reader import FeatureCache
 from featcache.store.rows import PartedRows
 from featcache.store.sets import require_whole_set
 from featcache.store.table import FeatureTable
+from featcache.store.told import cache_told
 
 _SHARED = ("paths", "splits", "sizes", "mtimes_ns", "digests", "status")
 
@@ -128,6 +130,12 @@ class PartedCache(FeatureTable):
                 f"{shown(a)} and in {shown(b)} ({_count(wrong)} in all); bring one of "
                 "them up to date with 'featcache extract', or leave it out"
             )
+
+    def _told(self) -> Told:
+        is_open = all(part.columns for part in self.parts)
+        columns = self.columns if is_open else {}
+        yield from cache_told(self.path, self.spec, len(self), columns)
+        yield "files", some((p.path.name for p in self.parts), len(self.parts))
 
     def __len__(self) -> int:
         return len(self._part)

@@ -252,7 +252,7 @@ def test_every_command_takes_the_set_for_the_whole(cut, photos, tmp_path):
         wanted[k] for k in ("images", "splits", "classes", "fingerprint")
     ]
     assert len(told["files"]) == 3
-    compared = featcache.compare(["1", "2"])  # on the newest cache: all of its parts
+    compared = featcache.compare("1", "2")  # on the newest cache: all of its parts
     assert compared.images == int((featcache.open_cache(whole).splits == 1).sum())
     assert json.dumps(told)
     report = featcache.verify(SET, sample=7)
