@@ -195,6 +195,7 @@ def test_parts_of_another_count_are_refused(cut, photos):
         featcache.open_cache([whole, *cut])
 
 
+@pytest.mark.slow
 def test_parts_made_with_other_settings_are_refused(cut, photos):
     """By field, with both files."""
     cut[2].unlink()
@@ -328,6 +329,7 @@ def test_processes_on_one_machine_share_it(monkeypatch, gpus, device, expected):
     assert beside_others(replace(alone, workers=3)).workers == 3
 
 
+@pytest.mark.slow
 def test_one_of_one_is_a_part_too(photos):
     """Nothing special: a cluster of one process."""
     report = extract(photos, shard="1/1")
