@@ -64,10 +64,12 @@ def evaluate(
 
     DATA is a folder, a known data set, or a cache that the model's backbone made.
     """
-    if Path(data).is_file():
-        refuse_others(ctx, {"weights", "device"}, "a cache")
     from featcache.stages.evaluation import evaluate as run
     from featcache.stages.pictures import picture_file, save_picture
+    from featcache.stages.scoring import is_cache
+
+    if is_cache(data):
+        refuse_others(ctx, {"weights", "device"}, "a cache")
 
     file = None if confusion is None else picture_file("confusion", confusion)
     progress = Terminal()
@@ -148,7 +150,11 @@ def verify(
     as_json: bool,
     **origin: Any,  # noqa: ANN401
 ) -> None:
-    """Check every digest of a cache; on request compute rows again, or repair it."""
+    """Check every digest of a cache; on request compute rows again, or repair it.
+
+    CACHE is a file, or a pattern such as 'cache/part-*.h5' of files that must belong
+    together.
+    """
     from featcache.stages.inspection import verify as run
 
     if repair and sample:

@@ -97,9 +97,9 @@ def run() -> None:
     """Run the command that was typed; what decodes alone, in a child that may crash."""
     if sys.argv[1:2] == ["finetune"]:
         with_allocator(sys.argv[1:])
+    if not is_child() and sys.argv[1:2] in (["extract"], ["predict"]):
+        sys.exit(supervised(sys.argv[1:]))  # among_ranks, too: one of n parts each
     if not (is_child() or among_ranks()):
-        if sys.argv[1:2] in (["extract"], ["predict"]):
-            sys.exit(supervised(sys.argv[1:]))
         main(prog_name="featcache")
     end_with_parent()
     try:

@@ -103,6 +103,18 @@ class Features(Displayed):
         """
         np.copyto(out, self.X[start : start + len(out)])
 
+    def gather(self, rows: Rows, out: Matrix) -> None:
+        """Copy rows of X.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (m,)
+            Which of the n.
+        out : ndarray, shape (m, D)
+            Where to; in the dtype of X.
+        """
+        out[:] = self.X[rows]
+
     def fetch(self, rows: Rows) -> Matrix:
         """Return copies of some rows of X, past any map.
 
@@ -250,6 +262,18 @@ class StoredFeatures(Features):
             Where to; in the dtype of X.
         """
         self._source.read(self.sample_index[start : start + len(out)], out)
+
+    def gather(self, rows: Rows, out: Matrix) -> None:
+        """Copy rows of X, past any map.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (m,)
+            Which of the n; those that lie together are read at once.
+        out : ndarray, shape (m, D)
+            Where to; in the dtype of X.
+        """
+        self._source.read(self.sample_index[rows], out)
 
     def blocks(self, most: int | None = None) -> Iterator[tuple[slice, Matrix]]:
         """Pass over X in order, in bounded memory.

@@ -76,6 +76,7 @@ class ExtractReport(Report):
     )
 
     cache: Path
+    shard: str | None = _only_if_set()  # I/N, if this is one of several parts
     images: int  # rows of the cache
     computed: int  # images that went through the backbone in this run
     reused: int  # rows that were there before

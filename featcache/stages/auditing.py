@@ -27,7 +27,7 @@ from featcache.stages.audit_checks import (
 )
 from featcache.stages.audit_copies import Copies, copy_findings, find_copies
 from featcache.stages.audited import Audited, Found
-from featcache.stages.probing import newest_cache
+from featcache.stages.newest import newest_cache
 from featcache.store.files import replacing
 from featcache.store.opening import Paths, open_cache
 from featcache.store.table import FeatureTable

@@ -18,16 +18,18 @@ from featcache.core.changes import (
     rows_by_path,
     trusted,
 )
-from featcache.core.errors import CacheError, DataError
+from featcache.core.errors import CacheError, DataError, SpecError
 from featcache.core.machine import cores
 from featcache.core.manifest import TRAIN, Manifest
 from featcache.core.progress import SILENT, Progress
 from featcache.core.reports import Report
+from featcache.core.shards import ShardRecord
 from featcache.core.status import Status
 from featcache.core.text import shown
 from featcache.stages.datasets import resolve_data
+from featcache.stages.newest import newest_file
 from featcache.stages.plans import image_digest
-from featcache.stages.probing import newest_cache
+from featcache.store.opening import is_pattern
 from featcache.store.reader import FeatureCache, open_cache
 from featcache.store.reuse import RACY_NS
 from featcache.store.writer import old_path, partial_path
@@ -57,6 +59,8 @@ def status(
 ) -> StatusReport:
     """Compare a cache with a folder as it is now; nothing is written.
 
+    One of several parts is compared with the images that are its own.
+
     Path, size and time are trusted as `extract` trusts them; every other image is
     read, and its sha256 decides.
 
@@ -80,14 +84,23 @@ def status(
         When the cache is missing or damaged.
     DataError
         When the folder is missing, or none with images of classes.
+    SpecError
+        When several files are named by a pattern.
     """
-    path = newest_cache(maps=True) if cache is None else Path(cache)
+    path = newest_file(maps=True) if cache is None else Path(cache)
+    if is_pattern(path):
+        raise SpecError(
+            f"{shown(path)} is several files; status compares one with its images: "
+            "name one of them"
+        )
     with open_cache(path) as opened:
         if data is None:
             folder = _recorded(opened)
         else:
             folder = resolve_data(data, progress=progress)
-        return _compared(opened, scan(folder), progress)
+        manifest, record = scan(folder), ShardRecord.read(opened.provenance)
+        own = manifest if record is None else record.shard.take(manifest)
+        return _compared(opened, own, progress)
 
 
 def _recorded(cache: FeatureCache) -> Path:

@@ -19,7 +19,7 @@ from featcache.core.shots import Counts, Level, doubling
 from featcache.core.specs import SgdSpec, SweepSpec
 from featcache.core.text import shown
 from featcache.stages.curve_fits import CurveSpec, Fits, holds_out, solver_name
-from featcache.stages.probing import newest_cache
+from featcache.stages.newest import newest_cache
 from featcache.stages.provenance import describe_run
 from featcache.stages.requirements import require_classes, require_shots
 from featcache.stages.runs import run_folder

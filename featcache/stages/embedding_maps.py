@@ -16,7 +16,7 @@ from featcache.core.manifest import SPLITS, TRAIN
 from featcache.core.progress import SILENT, Progress
 from featcache.core.seeds import generator
 from featcache.core.text import plural, shown
-from featcache.stages.probing import newest_cache
+from featcache.stages.newest import newest_cache
 from featcache.stages.scoring import require_split, score_cache, warn_of_fitted_on
 from featcache.store.artifacts import Model, open_model
 from featcache.store.opening import Paths, open_cache

@@ -13,6 +13,7 @@ from featcache.core.errors import (
     ModelError,
 )
 from featcache.core.progress import Progress
+from featcache.core.shards import set_pattern
 from featcache.core.text import listed, shown
 from featcache.stages.datasets import KNOWN
 from featcache.stages.extraction import CACHE_FOLDER
@@ -187,7 +188,7 @@ def _newest(folder: Path, models: Sequence[Named]) -> Iterator[FeatureTable]:
             continue  # nobody asked for this file
         if fitting:
             left = [m for m in left if m not in fitting]
-            yield open_cache(path)
+            yield open_cache(set_pattern(path) or path)
 
 
 def score(

@@ -25,8 +25,8 @@ from featcache.core.tolerances import relative_errors, tolerance
 from featcache.stages.changes import status
 from featcache.stages.inspection import describe
 from featcache.stages.merging import merge
+from featcache.stages.newest import newest_cache
 from featcache.stages.origins import Origin
-from featcache.stages.probing import newest_cache
 from featcache.stages.sources import find_weights
 from featcache.store.maps import StoredMaps, require_maps
 from tests.conftest import picture
