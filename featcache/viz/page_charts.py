@@ -11,6 +11,7 @@ from featcache.core.reports import EpochRecord
 _WIDTH, _HEIGHT = 360, 216  # in units of the drawing
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 14, 12, 26
 _MOST_POINTS = 400  # of a line; more are not told apart
+_LEAST = 1e-300  # below, steps have no digits left
 _MOST_TICKS = 5
 
 Values = Sequence[float | None]
@@ -123,8 +124,8 @@ def ticks(low: float, high: float) -> list[float]:
     >>> ticks(1, 1)
     [0.5, 0.75, 1.0, 1.25, 1.5]
     """
-    if low == high:
-        half = abs(low) / 2 or 0.5
+    if high - low < _LEAST:
+        half = abs(low) / 2 if abs(low) > _LEAST else 0.5
         low, high = low - half, high + half
     rough = (high - low) / (_MOST_TICKS - 1)
     decade = 10 ** math.floor(math.log10(rough))
@@ -163,7 +164,7 @@ def _chart(
     found = [v for values in series.values() for v in values if _finite(v)]
     if not found:
         return Chart(title, (), (), (), x(best))
-    log = "lr" in series and min(found) > 0 and max(found) / min(found) >= 10
+    log = "lr" in series and min(found) > _LEAST and max(found) / min(found) >= 10
     marks = _decades(found) if log else ticks(min(found), max(found))
     y = Scale(marks[0], marks[-1], _HEIGHT - _BOTTOM, _TOP, log)
     lines = [_line(name, epochs, values, (x, y)) for name, values in series.items()]

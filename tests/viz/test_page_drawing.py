@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from featcache.core.audits import SplitAccuracy
@@ -50,6 +50,8 @@ def test_ticks_enclose_what_they_are_for(a, b):
         max_size=30,
     )
 )
+@example([(0.0, 0.0, 1.0), (0.0, 0.0, 5e-324)])
+@example([(0.0, 0.0, 0.0), (0.0, 0.0, 5e-324)])
 def test_lines_stay_in_their_chart(values):
     told = history(*(epoch(at, *v) for at, v in enumerate(values, 1)))
     for chart in charts(told):
