@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from featcache.stages.auditing import audit as audit
     from featcache.stages.comparing import compare as compare
     from featcache.stages.curves import curve as curve
+    from featcache.stages.embedding_maps import plot_map as plot_map
     from featcache.stages.evaluation import evaluate as evaluate
     from featcache.stages.exporting import export as export
     from featcache.stages.extraction import extract as extract
@@ -38,10 +39,15 @@ if TYPE_CHECKING:
     from featcache.stages.inspection import verify as verify
     from featcache.stages.merging import merge as merge
     from featcache.stages.model_exporting import export_model as export_model
+    from featcache.stages.plotting import plot_confusion as plot_confusion
+    from featcache.stages.plotting import plot_history as plot_history
     from featcache.stages.prediction import iter_predictions as iter_predictions
     from featcache.stages.prediction import predict as predict
+    from featcache.stages.prediction_grids import plot_predictions as plot_predictions
     from featcache.stages.probing import fit_head as fit_head
     from featcache.stages.repairing import repair as repair
+    from featcache.stages.reporting import report as report
+    from featcache.stages.showing import show as show
     from featcache.store.artifacts import Model as Model
     from featcache.store.artifacts import open_model as open_model
     from featcache.store.opening import open_cache as open_cache
@@ -75,8 +81,14 @@ _HOMES = {
     "merge": "stages.merging",
     "open_cache": "store.opening",
     "open_model": "store.artifacts",
+    "plot_confusion": "stages.plotting",
+    "plot_history": "stages.plotting",
+    "plot_map": "stages.embedding_maps",
+    "plot_predictions": "stages.prediction_grids",
     "predict": "stages.prediction",
     "repair": "stages.repairing",
+    "report": "stages.reporting",
+    "show": "stages.showing",
     "verify": "stages.inspection",
 }
 
@@ -111,8 +123,14 @@ __all__ = [
     "merge",
     "open_cache",
     "open_model",
+    "plot_confusion",
+    "plot_history",
+    "plot_map",
+    "plot_predictions",
     "predict",
     "repair",
+    "report",
+    "show",
     "verify",
 ]
 

@@ -52,6 +52,24 @@ def photos(tmp_path) -> Path:
     return make_photos(tmp_path / "photos", {"train": 6, "val": 4})
 
 
+@pytest.fixture(scope="session", autouse=True)
+def drawn_once():
+    """Random weights are drawn once in a session; each caller has its own copy."""
+    from featcache.vision import backbones
+
+    draw, drawn = backbones.random_state, {}
+
+    def remembered(network, seed):
+        shapes = tuple((k, v.shape) for k, v in network.state_dict().items())
+        if (shapes, seed) not in drawn:
+            drawn[shapes, seed] = draw(network, seed)
+        return {name: values.clone() for name, values in drawn[shapes, seed].items()}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbones, "random_state", remembered)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
     """No test reaches the network unless it lifts this."""

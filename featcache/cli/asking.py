@@ -38,6 +38,13 @@ from featcache.core.text import plural, shown, size
     show_default=True,
     help="Which part of the data.",
 )
+@click.option(
+    "--confusion",
+    type=FILE,
+    default=None,
+    metavar="FILE",
+    help="Draw the confusion matrix: a .png or .svg file.",
+)
 @where_option
 @device_option
 @json_option
@@ -48,6 +55,7 @@ def evaluate(
     model: Path,
     data: str,
     split: str,
+    confusion: Path | None,
     weights: str | None,
     device: str,
     as_json: bool,
@@ -56,16 +64,26 @@ def evaluate(
 
     DATA is a folder, a known data set, or a cache that the model's backbone made.
     """
-    if Path(data).is_file():
-        refuse_others(ctx, {"weights", "device"}, "a cache")
     from featcache.stages.evaluation import evaluate as run
+    from featcache.stages.pictures import picture_file, save_picture
+    from featcache.stages.scoring import is_cache
 
+    if is_cache(data):
+        refuse_others(ctx, {"weights", "device"}, "a cache")
+
+    file = None if confusion is None else picture_file("confusion", confusion)
+    progress = Terminal()
     report = run(
-        model, data, split=split, weights=weights, device=device, progress=Terminal()
+        model, data, split=split, weights=weights, device=device, progress=progress
     )
     print_bad_images(report.bad_images)
+    if file is not None:
+        from featcache.stages.plotting import plot_confusion
+
+        save_picture(plot_confusion(report, progress=progress), file)
     if as_json:
-        print_json(report.to_json())
+        out = {} if file is None else {"out": shown(file)}
+        print_json({**report.to_json(), **out})
         return
     print_fields(
         {
@@ -81,6 +99,8 @@ def evaluate(
         }
     )
     print_confusion(report.confusion, report.classes)
+    if file is not None:
+        click.echo(shown(file))
 
 
 def _sure(share: float, ends: tuple[float, float]) -> str:
@@ -130,7 +150,11 @@ def verify(
     as_json: bool,
     **origin: Any,  # noqa: ANN401
 ) -> None:
-    """Check every digest of a cache; on request compute rows again, or repair it."""
+    """Check every digest of a cache; on request compute rows again, or repair it.
+
+    CACHE is a file, or a pattern such as 'cache/part-*.h5' of files that must belong
+    together.
+    """
     from featcache.stages.inspection import verify as run
 
     if repair and sample:

@@ -38,6 +38,14 @@ DECODERS: dict[str, Decoder] = {"cpu": "pillow", "gpu": "nvjpeg"}
     "cache/DATA-BACKBONE-LAYER.h5]",
 )
 @click.option(
+    "--shard",
+    default=None,
+    metavar="I/N",
+    help="Extract part I of N, for as many processes or machines; makes "
+    "NAME-part-I-of-N.h5. auto: what torchrun or SLURM says this process is; auto/N: "
+    "for Kubernetes, which does not say how many there are.",
+)
+@click.option(
     "--layer",
     type=click.Choice(LAYERS),
     default=FeatureSpec.layer,
@@ -123,6 +131,7 @@ def extract(
     backbone: str,
     weights: str,
     cache: Path | None,
+    shard: str | None,
     layer: Any,  # noqa: ANN401
     precision: Any,  # noqa: ANN401 - click.Choice has checked it
     dtype: Any,  # noqa: ANN401
@@ -157,6 +166,7 @@ def extract(
         decoder=DECODERS[decode],
         views=views,
         augment=AugmentSpec(seed=views_seed),
+        shard=shard,
         progress=Terminal(verbose=verbose),
     )
     report = result.report

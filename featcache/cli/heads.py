@@ -10,6 +10,7 @@ from featcache.cli.options import FILE, SIZE, json_option, out_option, refuse_ot
 from featcache.cli.progress import Terminal
 from featcache.cli.solvers import LISTS, settings_of, single_spec, solver_options
 from featcache.cli.training import show_training
+from featcache.core.machine import place_among_ranks
 from featcache.core.resources import Resources
 from featcache.core.specs import SgdSpec, SweepSpec
 
@@ -87,9 +88,10 @@ def fit_head(
 ) -> None:
     """Fit a head on cached features, in a second; or many, and keep the best.
 
-    CACHE is a file that extract made; without it the newest one in cache/. Options
-    that take several values, such as --lr 0.001,0.01,0.1, fit a head for each
-    combination in one pass and compare them.
+    CACHE is a file that extract made, or a pattern of several such as
+    'cache/part-*.h5'; without it the newest one in cache/. Options that take several
+    values, such as --lr 0.001,0.01,0.1, fit a head for each combination in one pass
+    and compare them. Started by torchrun, each process reads a part of the features.
     """
     from featcache.stages.probing import fit_head as run
 
@@ -113,7 +115,9 @@ def fit_head(
         out=out,
         progress=Terminal(),
     )
-    show_training(result.report, as_json=as_json)
+    place = place_among_ranks()
+    if place is None or place[0] == 0:
+        show_training(result.report, as_json=as_json)
 
 
 def _sgd_spec(

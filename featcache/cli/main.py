@@ -17,8 +17,11 @@ from featcache.cli.extracting import extract
 from featcache.cli.heads import fit_head
 from featcache.cli.joining import merge
 from featcache.cli.making import finetune
+from featcache.cli.plotting import history, map_cache
 from featcache.cli.predicting import predict
 from featcache.cli.render import show_error
+from featcache.cli.reporting import report
+from featcache.cli.showing import show
 from featcache.cli.supervise import HUNG, is_child, supervised, with_allocator
 from featcache.core.errors import (
     DecoderHungError,
@@ -84,8 +87,8 @@ def main() -> None:
 
 
 for _command in (
-    *(extract, fit_head, curve, finetune, predict, evaluate, compare),
-    *(audit, status, verify, merge, export, info),
+    *(show, extract, fit_head, curve, finetune, predict, evaluate, compare),
+    *(history, map_cache, audit, report, status, verify, merge, export, info),
 ):
     main.add_command(_command)
 
@@ -94,9 +97,9 @@ def run() -> None:
     """Run the command that was typed; what decodes alone, in a child that may crash."""
     if sys.argv[1:2] == ["finetune"]:
         with_allocator(sys.argv[1:])
+    if not is_child() and sys.argv[1:2] in (["extract"], ["predict"]):
+        sys.exit(supervised(sys.argv[1:]))  # among_ranks, too: one of n parts each
     if not (is_child() or among_ranks()):
-        if sys.argv[1:2] in (["extract"], ["predict"]):
-            sys.exit(supervised(sys.argv[1:]))
         main(prog_name="featcache")
     end_with_parent()
     try:

@@ -152,7 +152,9 @@ def sgd_options(
     return add
 
 
-def refuse_others(ctx: click.Context, names: set[str], option: str) -> None:
+def refuse_others(
+    ctx: click.Context, names: set[str], option: str, *, word: str = "with"
+) -> None:
     """Refuse options that were given but would do nothing.
 
     Parameters
@@ -163,6 +165,8 @@ def refuse_others(ctx: click.Context, names: set[str], option: str) -> None:
         Parameters that have no part in this run.
     option : str
         What makes them useless, as the user typed it.
+    word : {"with", "without"}
+        Whether it is there.
 
     Raises
     ------
@@ -172,4 +176,4 @@ def refuse_others(ctx: click.Context, names: set[str], option: str) -> None:
     for param in ctx.command.params:
         given = ctx.get_parameter_source(param.name or "")
         if param.name in names and given is click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"{param.opts[-1]} does nothing with {option}")
+            raise click.UsageError(f"{param.opts[-1]} does nothing {word} {option}")

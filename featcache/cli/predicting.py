@@ -63,6 +63,22 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="Between two looks at the folder; a file that is the same at both is taken.",
 )
+@click.option(
+    "--grid",
+    type=FILE,
+    default=None,
+    metavar="FILE",
+    help="Draw a .png or .svg file: the most confident mistakes first, if the images "
+    "lie in folders named as classes.",
+)
+@click.option(
+    "--grid-size",
+    type=click.IntRange(1, 400),
+    default=24,
+    show_default=True,
+    metavar="N",
+    help="Images in the grid, at most.",
+)
 @where_option
 @device_option
 @json_option
@@ -77,6 +93,8 @@ def predict(
     overwrite: bool,
     watch: Path | None,
     interval: float,
+    grid: Path | None,
+    grid_size: int,
     weights: str | None,
     device: str,
     as_json: bool,
@@ -88,10 +106,13 @@ def predict(
     """
     _require_sense(ctx, images, watch, out, as_json=as_json)
     from featcache.stages.image_files import list_images
+    from featcache.stages.pictures import picture_file
     from featcache.stages.predicting import predicting
+    from featcache.stages.prediction_grids import with_grid
 
     progress = Terminal()
     tell = partial(_tell, progress, lines=out is None and not as_json)
+    picture = None if grid is None else picture_file("predictions", grid)
     files = [] if watch else list_images(images, progress)
     with predicting(
         model,
@@ -104,7 +125,8 @@ def predict(
         progress=progress,
     ) as run:
         if watch is None:
-            run.work(files, tell)
+            with with_grid(picture, grid_size, run, files, tell) as told:
+                run.work(files, told)
         else:
             # A service manager ends a command by SIGTERM: that is a Ctrl-C as well.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -127,7 +149,11 @@ def _require_sense(
     if watch is None:
         refuse_others(ctx, {"interval"}, "IMAGES")
     if out is None:
-        refuse_others(ctx, {"overwrite"}, "no --out")
+        refuse_others(ctx, {"overwrite"}, "--out", word="without")
+    if watch:
+        refuse_others(ctx, {"grid", "grid_size"}, "--watch")
+    if ctx.params["grid"] is None:
+        refuse_others(ctx, {"grid_size"}, "--grid", word="without")
     if watch and as_json and out is None:
         raise click.UsageError("--watch has no end to print --json at; add --out FILE")
 
@@ -136,7 +162,7 @@ def _tell(progress: Terminal, entry: "Entry", *, lines: bool) -> None:
     if not entry.ranked:
         progress.say(f"{entry.path}: {entry.error}")
     elif lines:
-        pairs = (f"{label}\t{probability:.4f}" for label, probability in entry.ranked)
+        pairs = (f"{shown(name)}\t{share:.4f}" for name, share in entry.ranked)
         click.echo("\t".join((entry.path, *pairs)))
 
 

@@ -8,6 +8,11 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
+# tqdm's own, but never "1.56s/ images"; and what has no end has no rate either.
+_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+_COUNTER = "{desc}: {n_fmt}{unit} [{elapsed}]"
+
+
 class Terminal:
     """Shows a bar where stderr is a terminal, and lines everywhere.
 
@@ -35,6 +40,7 @@ class Terminal:
             initial=done,
             unit=unit if in_bytes else f" {unit}s",
             unit_scale=in_bytes,
+            bar_format=_BAR if total else None if in_bytes else _COUNTER,
             dynamic_ncols=True,
             disable=None,  # where stderr is no terminal
         )

@@ -4,7 +4,7 @@ Northcutt, Jiang and Chuang 2021, Confident Learning: Estimating Uncertainty in 
 Labels, section 3.1. A class's threshold is the mean probability that its own samples
 are given of it. A sample counts, with confidence, for the most probable class that
 reaches its threshold; where that is not its label, the label is likely to be wrong
-(the off-diagonal of the confident joint).
+(the off-diagonal of the confident joint), unless the label is more probable still.
 
 Letters: P (n, C) probabilities of samples by heads that were not fitted to them.
 """
@@ -79,5 +79,6 @@ def suspects(P: Floats, y: Labels, thresholds: Doubles) -> Suspects:
     counted = np.where(thresholds <= P, P, -1)
     likely = counted.argmax(axis=1)
     likely = np.where(counted[at, likely] < 0, y, likely)
+    likely = np.where(P.argmax(axis=1) == y, y, likely)
     margin = np.where(likely == y, 0, P[at, likely] - P[at, y])
     return Suspects(likely.astype(np.int32), margin.astype(np.float32))

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from featcache.core.displays import Told, percent
 from featcache.core.reports import Report
+from featcache.core.text import shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,17 @@ class CurveReport(Report):
     points: tuple[CurvePoint, ...]  # from few images to all
     skipped: int  # rows of the cache without a feature
     seconds: float
+
+    def _told(self) -> Told:
+        yield "cache", self.cache
+        yield "solver", self.solver
+        yield "val", f"{self.val_images:,} images, {percent(self.chance)} by chance"
+        for point in self.points:
+            std = point.accuracy_std
+            spread = "" if std is None else f" (deviation {100 * std:.2f} points)"
+            images = f"{point.images:,} training images"
+            yield images, f"{percent(point.accuracy_mean)}{spread}"
+        yield "files", f"{shown(self.out)}: {', '.join(self.files)}"
 
     @property
     def by_share(self) -> bool:

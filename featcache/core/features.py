@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.displays import Displayed, Told
 from featcache.core.metrics import Labels
 
 Matrix = npt.NDArray[np.floating]
@@ -17,7 +18,7 @@ _BLOCK_BYTES = 4 << 20  # read at once where features are looked at in order
 
 
 @dataclass(frozen=True, eq=False)
-class Features:
+class Features(Displayed):
     """Features and labels of n samples.
 
     Parameters
@@ -33,6 +34,11 @@ class Features:
     X: Matrix
     y: Labels
     sample_index: Rows
+
+    def _told(self) -> Told:
+        yield "samples", len(self)
+        yield "embed dim", self.embed_dim
+        yield "dtype", self.dtype
 
     def __len__(self) -> int:
         return len(self.y)
@@ -96,6 +102,37 @@ class Features:
             Where to; in the dtype of X.
         """
         np.copyto(out, self.X[start : start + len(out)])
+
+    def gather(self, rows: Rows, out: Matrix) -> None:
+        """Copy rows of X.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (m,)
+            Which of the n.
+        out : ndarray, shape (m, D)
+            Where to; in the dtype of X.
+        """
+        out[:] = self.X[rows]
+
+    def fetch(self, rows: Rows) -> Matrix:
+        """Return copies of some rows of X, past any map.
+
+        Of a mapped file every row that is touched brings 64 KiB into memory.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (m,)
+            Which of the n, in any order.
+
+        Returns
+        -------
+        ndarray, shape (m, D)
+            In the dtype of X.
+        """
+        out: Matrix = np.empty((len(rows), self.embed_dim), self.dtype)
+        self.subset(rows).read(0, out)
+        return out
 
     def blocks(self, most: int | None = None) -> Iterator[tuple[slice, Matrix]]:
         """Pass over X in order, in bounded memory.
@@ -225,6 +262,18 @@ class StoredFeatures(Features):
             Where to; in the dtype of X.
         """
         self._source.read(self.sample_index[start : start + len(out)], out)
+
+    def gather(self, rows: Rows, out: Matrix) -> None:
+        """Copy rows of X, past any map.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (m,)
+            Which of the n; those that lie together are read at once.
+        out : ndarray, shape (m, D)
+            Where to; in the dtype of X.
+        """
+        self._source.read(self.sample_index[rows], out)
 
     def blocks(self, most: int | None = None) -> Iterator[tuple[slice, Matrix]]:
         """Pass over X in order, in bounded memory.

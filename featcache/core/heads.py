@@ -5,13 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.displays import Displayed, Told
 from featcache.core.seeds import generator
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class LinearHead:
+class LinearHead(Displayed):
     """A linear map from D-dimensional features to C class scores.
 
     With `normalize` it is no longer linear: every feature vector is first divided by
@@ -30,6 +31,12 @@ class LinearHead:
     weight: Floats
     bias: Floats
     normalize: bool = False
+
+    def _told(self) -> Told:
+        yield "embed dim", self.embed_dim
+        yield "classes", len(self.bias)
+        if self.normalize:
+            yield "features", "brought to unit length first"
 
     @property
     def embed_dim(self) -> int:

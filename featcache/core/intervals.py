@@ -96,9 +96,12 @@ def bootstrap_difference(right_a: Right, right_b: Right, *, seed: int = 0) -> In
     """
     n = len(right_a)
     only_a, only_b = discordant(right_a, right_b)
-    shares = np.array([only_a, only_b, n - only_a - only_b]) / n
+    more, less = max(only_a, only_b), min(only_a, only_b)
+    shares = np.array([more, less, n - more - less]) / n
     drawn = generator(seed, "bootstrap difference").multinomial(n, shares, DRAWS)
-    return _percentiles((drawn[:, 0] - drawn[:, 1]) / n)
+    low, high = _percentiles((drawn[:, 0] - drawn[:, 1]) / n)
+    # The better one always comes first: b less a has the same interval, mirrored.
+    return (low, high) if only_a >= only_b else (0.0 - high, 0.0 - low)
 
 
 def discordant(right_a: Right, right_b: Right) -> tuple[int, int]:

@@ -6,17 +6,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.displays import Displayed, Told
 from featcache.core.heads import Floats, LinearHead, unit_rows
 from featcache.core.metrics import Labels
 
 _QUERIES = 512  # rows whose neighbours are sought at once
 _KEYS = 16_384  # rows of the bank that they are compared with at once: 32 MiB
+_MAXIMUM_OF = 32  # columns of which only the highest is looked at first
 
 Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class KnnHead:
+class KnnHead(Displayed):
     """Weighted k nearest neighbours by cosine.
 
     As DINO (Caron et al. 2021) and dinov2 evaluate: each of the k most similar training
@@ -42,6 +44,13 @@ class KnnHead:
     classes: int
     k: int
     temperature: float
+
+    def _told(self) -> Told:
+        yield "embed dim", self.embed_dim
+        yield "classes", self.classes
+        yield "images", len(self.bank)
+        yield "k", self.k
+        yield "temperature", self.temperature
 
     @property
     def embed_dim(self) -> int:
@@ -153,9 +162,21 @@ Head = LinearHead | KnnHead
 
 def _highest(values: Floats, k: int) -> Rows:
     """Return the columns of the k highest values of each row, in any order."""
-    if values.shape[1] <= k:
-        return np.broadcast_to(np.arange(values.shape[1]), values.shape)
-    return np.argpartition(values, -k, axis=1)[:, -k:]
+    b, m = values.shape
+    if m <= k:
+        return np.broadcast_to(np.arange(m), values.shape)
+    G = m // _MAXIMUM_OF
+    if k >= G:
+        return np.argpartition(values, -k, axis=1)[:, -k:]
+    # Column g + s G is in group g: whatever is in none of the k groups of the highest
+    # maxima has k values above it. A maximum costs less than finding places.
+    maxima = values[:, : G * _MAXIMUM_OF].reshape(b, _MAXIMUM_OF, G).max(axis=1)
+    groups = np.argpartition(maxima, -k, axis=1)[:, -k:]
+    inside = (groups[:, None] + G * np.arange(_MAXIMUM_OF)[:, None]).reshape(b, -1)
+    rest = np.broadcast_to(np.arange(G * _MAXIMUM_OF, m), (b, m % _MAXIMUM_OF))
+    some = np.hstack([inside, rest])
+    found = np.argpartition(np.take_along_axis(values, some, 1), -k, axis=1)[:, -k:]
+    return np.take_along_axis(some, found, 1)
 
 
 def _slices(n: int, size: int) -> Iterator[slice]:

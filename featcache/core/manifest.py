@@ -2,25 +2,34 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.locations import Location
 from featcache.core.metrics import Labels
-from featcache.core.places import ImagePlace
 from featcache.core.text import listed, plural
 
 SPLITS = ("train", "val", "test")  # a sample's split is its number in this list
 TRAIN, VAL, TEST = range(3)
+_PER_SAMPLE = ("paths", "labels", "splits", "sizes", "mtimes_ns")
 
 
 class Index(Protocol):
     """Knows where each image lies that has no file of its own."""
 
-    def place(self, sample_index: int, path: str) -> ImagePlace:
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The files that hold the images, as images' paths begin with them."""
+
+    @property
+    def numbers(self) -> npt.NDArray[np.int32]:
+        """Each image's file, as its place among the names, (N,)."""
+
+    def place(self, sample_index: int, path: str) -> Location:
         """Return where the bytes of a sample lie.
 
         Parameters
@@ -32,8 +41,22 @@ class Index(Protocol):
 
         Returns
         -------
-        Path or Member
+        Path, Member or Cell
             Not looked at yet.
+        """
+
+    def take(self, rows: npt.NDArray[np.int64]) -> "Index":
+        """Return the index of some of the samples.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (n,)
+            Of the manifest.
+
+        Returns
+        -------
+        Index
+            Of n samples.
         """
 
 
@@ -80,7 +103,7 @@ class Manifest:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def file(self, sample_index: int) -> ImagePlace:
+    def file(self, sample_index: int) -> Location:
         """Return where a sample's image lies.
 
         Parameters
@@ -90,13 +113,30 @@ class Manifest:
 
         Returns
         -------
-        Path or Member
+        Path, Member or Cell
             Root and relative path, or the part of a shard.
         """
         path = os.fsdecode(self.paths[sample_index])
         if self.index is None:
             return self.root / path
         return self.index.place(sample_index, path)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> "Manifest":
+        """Return some of the samples, with the classes of all.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (n,)
+            In the order wanted.
+
+        Returns
+        -------
+        Manifest
+            Of n samples.
+        """
+        columns = {name: getattr(self, name)[rows] for name in _PER_SAMPLE}
+        index = None if self.index is None else self.index.take(rows)
+        return replace(self, **columns, index=index)
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """Return what of the manifest a cache stores, by dataset name.

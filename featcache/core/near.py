@@ -7,7 +7,6 @@ each instead of D, and the few that are left are computed exactly. No pair is lo
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -22,42 +21,37 @@ _QUERIES = 1024  # rows that are compared at once ...
 _KEYS = 8192  # ... with as many: 32 MiB of products
 _CONFIRMED = 1 << 22  # numbers of features that are gathered at once: 16 MiB
 _SLACK = 1e-5  # rounding of a short product
+_FULL = 1 << 20  # full products at once
 _DENSE = 64  # above one in so many pairs a full product costs less than gathering
+
+_HALF, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 
 Rows = npt.NDArray[np.int64]
 Pairs = tuple[Rows, Rows, Floats]
 
 
-@dataclass(frozen=True, eq=False)
 class Nearest:
     """The most similar row of each, as far as it is near.
 
     Parameters
     ----------
-    partner : ndarray of int64, shape (n,)
-        Its number; -1 where none is near.
-    cosine : ndarray of float32, shape (n,)
-        Of the two; meaningless without a partner.
+    n : int
+        How many rows; none has a partner before `hear`.
     """
 
-    partner: Rows
-    cosine: Floats
+    def __init__(self, n: int) -> None:
+        # Bits of the cosine over those of the partner, turned: the largest is nearest.
+        self._best = np.zeros(n, np.uint64)
 
-    @classmethod
-    def none(cls, n: int) -> "Nearest":
-        """Return n rows without a partner.
+    @property
+    def partner(self) -> Rows:
+        """Number of each row's partner (n,); -1 where none is near."""
+        return np.where(self._best, _LOW - (self._best & _LOW), -1).astype(np.int64)
 
-        Parameters
-        ----------
-        n : int
-            How many.
-
-        Returns
-        -------
-        Nearest
-            To be filled by `hear`.
-        """
-        return cls(np.full(n, -1, np.int64), np.full(n, -np.inf, np.float32))
+    @property
+    def cosine(self) -> Floats:
+        """Of the two (n,); 0 without a partner."""
+        return (self._best >> _HALF).astype(np.uint32).view(np.float32)
 
     def hear(self, rows: Rows, partners: Rows, cosines: Floats) -> None:
         """Take up pairs, where they are nearer than what a row has.
@@ -67,16 +61,11 @@ class Nearest:
         rows, partners : ndarray of int64, shape (m,)
             Numbers; a row may stand several times.
         cosines : ndarray of float32, shape (m,)
-            Of the pairs. Of equal ones the lower partner is kept.
+            Of the pairs, above zero. Of equal ones the lower partner is kept.
         """
-        order = np.lexsort((-partners, cosines, rows))
-        rows, partners, cosines = rows[order], partners[order], cosines[order]
-        last = np.append(rows[1:] != rows[:-1], True)[: len(rows)]
-        rows, partners, cosines = rows[last], partners[last], cosines[last]
-        equal = (cosines == self.cosine[rows]) & (partners < self.partner[rows])
-        nearer = (cosines > self.cosine[rows]) | equal
-        self.partner[rows[nearer]] = partners[nearer]
-        self.cosine[rows[nearer]] = cosines[nearer]
+        bits = np.asarray(cosines, np.float32).view(np.uint32).astype(np.uint64)
+        words = (bits << _HALF) | (_LOW - partners.astype(np.uint64))
+        np.maximum.at(self._best, rows, words)
 
 
 def near_pairs(
@@ -112,12 +101,13 @@ def near_pairs(
             bound = short[rows] @ short[keys].T
             near = np.flatnonzero(bound.ravel() >= threshold - _SLACK)
             i, j = np.divmod(near, bound.shape[1])
-            i, j = i + top, j + left
-            later = i < j
-            exact = _cosines(features, i[later], j[later], rows, keys)
-            kept = exact >= threshold
-            if kept.any():
-                yield i[later][kept], j[later][kept], exact[kept]
+            if len(near) * _DENSE > bound.size:
+                yield from full_pairs(features, rows, keys, threshold)
+                continue
+            later = i + top < j + left
+            pairs = exact_pairs(features, i[later] + top, j[later] + left, threshold)
+            if len(pairs[0]):
+                yield pairs
         advance(rows.stop - rows.start)
 
 
@@ -152,22 +142,64 @@ def _directions(features: Features) -> Floats:
     return V
 
 
-def _cosines(features: Features, i: Rows, j: Rows, rows: slice, keys: slice) -> Floats:
-    """Return the exact cosine of each pair of a block."""
-    if len(i) * _DENSE > (rows.stop - rows.start) * (keys.stop - keys.start):
-        whole = np.arange(rows.start, rows.stop), np.arange(keys.start, keys.stop)
-        full = _units(features, whole[0]) @ _units(features, whole[1]).T
-        result: Floats = full[i - rows.start, j - keys.start]
-        return result.clip(max=1)
-    result = np.empty(len(i), np.float32)
+def exact_pairs(features: Features, i: Rows, j: Rows, threshold: float) -> Pairs:
+    """Return those of some pairs whose cosine is at least a threshold.
+
+    Parameters
+    ----------
+    features : Features
+        X (n, D).
+    i, j : ndarray of int64, shape (m,)
+        Rows.
+    threshold : float
+        Cosine.
+
+    Returns
+    -------
+    (ndarray of int64, ndarray of int64, ndarray of float32)
+        Pairs with their cosines.
+    """
+    cosines = np.empty(len(i), np.float32)
     size = max(1, _CONFIRMED // features.embed_dim)
     for start in range(0, len(i), size):
         part = slice(start, start + size)
-        result[part] = np.einsum(
+        cosines[part] = np.einsum(
             "ij,ij->i", _units(features, i[part]), _units(features, j[part])
         )
-    return result.clip(max=1)
+    kept = cosines >= threshold
+    return i[kept], j[kept], cosines[kept].clip(max=1)
+
+
+def full_pairs(
+    features: Features, rows: slice, keys: slice, threshold: float
+) -> Iterator[Pairs]:
+    """Find pairs by the full product, where most may be near.
+
+    Parameters
+    ----------
+    features : Features
+        X (n, D).
+    rows, keys : slice
+        What is compared with what.
+    threshold : float
+        Cosine.
+
+    Yields
+    ------
+    (ndarray of int64, ndarray of int64, ndarray of float32)
+        Some pairs i < j with their cosines, at most a million.
+    """
+    right = _units(features, np.arange(keys.start, keys.stop))
+    size = max(1, _FULL // max(1, len(right)))
+    for top in range(rows.start, rows.stop, size):
+        some = np.arange(top, min(top + size, rows.stop))
+        full = _units(features, some) @ right.T
+        i, j = np.nonzero(full >= threshold)
+        later = i + top < j + keys.start
+        i, j = i[later], j[later]
+        if len(i):
+            yield i + top, j + keys.start, full[i, j].clip(max=1)
 
 
 def _units(features: Features, rows: Rows) -> Floats:
-    return unit_rows(np.asarray(features.subset(rows).X, np.float32))
+    return unit_rows(np.asarray(features.fetch(rows), np.float32))

@@ -51,7 +51,7 @@ def _distances(features: Features) -> Doubles:
     """Return each sample's mean distance to its nearest others, in bounded memory."""
     n = len(features)
     chosen = np.linspace(0, n - 1, min(n, _BANK)).round().astype(np.int64)
-    bank = unit_rows(np.asarray(features.subset(chosen).X, np.float32))
+    bank = unit_rows(np.asarray(features.fetch(chosen), np.float32))
     head = KnnHead(bank, np.zeros(len(bank), np.int32), 1, NEIGHBOURS, 1.0)
     result = np.empty(n)
     for rows, X in features.blocks():

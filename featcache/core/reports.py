@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from featcache.core.displays import Displayed, Told, titled, worded
 from featcache.core.errors import BadImage
 
 
@@ -22,8 +23,17 @@ class EpochRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(Displayed):
     """Base of the reports: plain data."""
+
+    _SHOWN: ClassVar[tuple[str, ...]] = ()  # fields that repr shows; none: all
+
+    def _told(self) -> Told:
+        hidden = {f.name for f in fields(self) if f.metadata.get("hidden")}
+        for name in self._SHOWN or [f.name for f in fields(self)]:
+            if name not in hidden and not name.endswith("_interval"):
+                ends = getattr(self, f"{name}_interval", None)
+                yield titled(name), worded(name, getattr(self, name), ends)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON data, paths as text.
@@ -60,7 +70,13 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
 class ExtractReport(Report):
     """What `extract` did."""
 
+    _SHOWN = (
+        *("cache", "images", "computed", "reused", "skipped", "classes"),
+        *("embed_dim", "map_shape", "views", "seconds", "bottleneck", "bad_images"),
+    )
+
     cache: Path
+    shard: str | None = _only_if_set()  # I/N, if this is one of several parts
     images: int  # rows of the cache
     computed: int  # images that went through the backbone in this run
     reused: int  # rows that were there before
@@ -100,6 +116,12 @@ class HeadRecord:
 @dataclass(frozen=True, kw_only=True)
 class TrainReport(Report):
     """What `fit_head` or `finetune` reached."""
+
+    _SHOWN = (
+        *("model", "solver", "epochs", "best_epoch", "shots", "views", "chosen"),
+        *("fitted_on", "train_accuracy", "val_accuracy", "val_loss", "val_ece"),
+        *("test_accuracy", "test_loss", "skipped", "seconds"),
+    )
 
     model: Path
     solver: str

@@ -4,6 +4,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from featcache.core.shares import Share
 
 _ASSUMED = 4 << 30  # bytes, where the system does not tell
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -21,10 +25,20 @@ class Resources:
         once an epoch. Half of what is free without it.
     device : str
         ``cpu``; or where torch computes: ``cuda``, ``cuda:1``.
+    part : Share, optional
+        What this process does of it, where several train together.
     """
 
     memory: int | None = None
     device: str = "cpu"
+    part: "Share | None" = None
+
+    @property
+    def share(self) -> "Share":
+        """What this process does: all of it without a part."""
+        from featcache.core.shares import ALONE  # numpy, for which --help cannot wait
+
+        return self.part or ALONE
 
     def budget(self) -> int:
         """Return how many bytes the features may take.

@@ -5,6 +5,8 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.errors import SpecError
+
 
 def generator(seed: int, purpose: str, *keys: int) -> np.random.Generator:
     """Return a generator that depends on nothing but its arguments.
@@ -22,7 +24,14 @@ def generator(seed: int, purpose: str, *keys: int) -> np.random.Generator:
     -------
     numpy.random.Generator
         Equal streams for equal arguments on every machine.
+
+    Raises
+    ------
+    SpecError
+        When the seed is negative.
     """
+    if seed < 0:
+        raise SpecError(f"a seed must not be negative, got {seed}")
     return np.random.default_rng([seed, zlib.crc32(purpose.encode()), *keys])
 
 

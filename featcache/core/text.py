@@ -86,7 +86,7 @@ def closest(name: str, known: Iterable[str]) -> str:
         A tail for an error message.
     """
     near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def times(shape: Iterable[int]) -> str:

@@ -1,13 +1,15 @@
 """The rows that an audit judges: features, paths and names of a cache."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.core.audits import Finding
-from featcache.core.features import Features
+from featcache.core.features import Features, Rows
 from featcache.core.manifest import SPLITS
 from featcache.core.text import shown
 from featcache.store.table import FeatureTable
@@ -102,3 +104,43 @@ class Audited:
             other=None if other is None else self.path(other),
             likely=None if likely is None else self.class_name(likely),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a check found: numbers, of which findings are made when they are asked for.
+
+    Parameters
+    ----------
+    kind : str
+        One of `featcache.core.audits.KINDS`.
+    rows : ndarray of int64, shape (m,)
+        The worst first.
+    tell : callable
+        Makes a row's finding.
+    """
+
+    kind: str
+    rows: Rows
+    tell: Callable[[int], Finding]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Finding]:
+        return (self.tell(int(row)) for row in self.rows)
+
+    def first(self, most: int) -> Iterator[Finding]:
+        """Make some findings.
+
+        Parameters
+        ----------
+        most : int
+            How many at most.
+
+        Returns
+        -------
+        iterator of Finding
+            The worst.
+        """
+        return islice(self, most)

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from featcache.core.audits import (
+    KINDS,
     AuditReport,
     ClassCount,
     Finding,
     SplitAccuracy,
-    counted,
 )
 from featcache.core.errors import SpecError
 from featcache.core.manifest import SPLITS, TRAIN
@@ -21,20 +21,19 @@ from featcache.core.progress import SILENT, Progress
 from featcache.core.text import listed, shown
 from featcache.stages.audit_checks import (
     LEAST,
-    Copies,
-    copy_findings,
-    find_copies,
     label_findings,
     outlier_findings,
     split_accuracies,
 )
-from featcache.stages.audited import Audited
-from featcache.stages.probing import newest_cache
+from featcache.stages.audit_copies import Copies, copy_findings, find_copies
+from featcache.stages.audited import Audited, Found
+from featcache.stages.newest import newest_cache
 from featcache.store.files import replacing
 from featcache.store.opening import Paths, open_cache
 from featcache.store.table import FeatureTable
 
 NEAR = 0.92  # cosine; docs/audit.md says what it finds and what it does not
+LISTED = 10_000  # findings of a kind in a report; a file of them has all
 
 
 def audit(
@@ -82,11 +81,16 @@ def audit(
     audited = Audited(opened, opened.features())
     if not len(audited.features):
         raise SpecError(f"{shown(opened.path)} has no usable image to look at")
+    timed = _Timed(progress)
     copies = find_copies(audited, near, progress)
+    timed.done("copies")
+    outliers = outlier_findings(audited)
+    timed.done("outliers")
     labels, accuracies, notes = _by_heads(audited, copies)
-    findings = [*labels, *outlier_findings(audited), *copy_findings(audited, copies)]
+    timed.done("labels and accuracy")
+    found = [*labels, outliers, *copy_findings(audited, copies)]
     if csv is not None:
-        _write_csv(Path(csv), findings)
+        _write_csv(Path(csv), found)
     classes = _class_counts(audited)
     trained = [count.train for count in classes]
     return AuditReport(
@@ -95,12 +99,12 @@ def audit(
         skipped=opened.skipped,
         backbone=opened.spec.backbone,
         near=near,
-        counts=counted(findings),
+        counts={kind: sum(len(f) for f in found if f.kind == kind) for kind in KINDS},
         imbalance=round(max(trained) / min(trained), 3) if min(trained) else None,
         accuracies=tuple(accuracies),
         classes=classes,
-        findings=tuple(findings),
-        notes=(*_crowded(copies, near), *notes),
+        findings=tuple(finding for one in found for finding in one.first(LISTED)),
+        notes=(*_crowded(copies, near), *notes, *_left_out(found)),
         seconds=round(time.perf_counter() - began, 3),
     )
 
@@ -109,9 +113,21 @@ def _file(cache: Paths | None) -> Paths:
     return newest_cache() if cache is None else cache
 
 
+class _Timed:
+    """Tells those who ask for more how long each part took."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._began = progress, time.perf_counter()
+
+    def done(self, part: str) -> None:
+        now = time.perf_counter()
+        self._progress.detail(f"{part}: {now - self._began:.1f} s")
+        self._began = now
+
+
 def _by_heads(
     audited: Audited, copies: Copies
-) -> tuple[list[Finding], list[SplitAccuracy], list[str]]:
+) -> tuple[list[Found], list[SplitAccuracy], list[str]]:
     """Do what takes heads, or say why not."""
     y, trained = audited.features.y, audited.splits == TRAIN
     if len(np.unique(y)) < 2:
@@ -122,7 +138,7 @@ def _by_heads(
     if few:
         names = listed(audited.class_name(label) for label in few)
         notes.append(f"labels not checked of classes under {LEAST} images: {names}")
-    labels = label_findings(audited)
+    labels = [label_findings(audited)]
     if trained.all():
         return labels, [], [*notes, "no accuracy: there is no usable image of val"]
     if len(np.unique(y[trained])) < 2:
@@ -140,6 +156,16 @@ def _crowded(copies: Copies, near: float) -> list[str]:
     return [note] if share > 0.5 else []
 
 
+def _left_out(found: list[Found]) -> list[str]:
+    """Say of which kinds not all findings are listed."""
+    return [
+        f"{one.kind}: the first {LISTED:,} of {len(one):,} findings are listed; --csv "
+        "writes all"
+        for one in found
+        if len(one) > LISTED
+    ]
+
+
 def _class_counts(audited: Audited) -> tuple[ClassCount, ...]:
     C = len(audited.cache.classes)
     counts = [
@@ -152,11 +178,12 @@ def _class_counts(audited: Audited) -> tuple[ClassCount, ...]:
     )
 
 
-def _write_csv(path: Path, findings: list[Finding]) -> None:
+def _write_csv(path: Path, found: list[Found]) -> None:
     with (
         replacing(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.DictWriter(file, [field.name for field in fields(Finding)])
         writer.writeheader()
-        writer.writerows(asdict(finding) for finding in findings)
+        for one in found:
+            writer.writerows(asdict(finding) for finding in one)

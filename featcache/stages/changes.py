@@ -18,18 +18,20 @@ from featcache.core.changes import (
     rows_by_path,
     trusted,
 )
-from featcache.core.errors import CacheError, DataError
+from featcache.core.errors import CacheError, DataError, SpecError
+from featcache.core.locations import Location
 from featcache.core.machine import cores
 from featcache.core.manifest import TRAIN, Manifest
-from featcache.core.places import ImagePlace
 from featcache.core.progress import SILENT, Progress
 from featcache.core.reports import Report
+from featcache.core.shards import ShardRecord
 from featcache.core.sources import Source
 from featcache.core.status import Status
 from featcache.core.text import shown
 from featcache.stages.datasets import data_source, recorded_source
+from featcache.stages.newest import newest_file
 from featcache.stages.plans import image_digest
-from featcache.stages.probing import newest_cache
+from featcache.store.opening import is_pattern
 from featcache.store.reader import FeatureCache, open_cache
 from featcache.store.reuse import RACY_NS
 from featcache.store.writer import old_path, partial_path
@@ -59,6 +61,8 @@ def status(
 ) -> StatusReport:
     """Compare a cache with a folder as it is now; nothing is written.
 
+    One of several parts is compared with the images that are its own.
+
     Path, size and time are trusted as `extract` trusts them; every other image is
     read, and its sha256 decides.
 
@@ -82,8 +86,15 @@ def status(
         When the cache is missing or damaged.
     DataError
         When the folder is missing, or none with images of classes.
+    SpecError
+        When several files are named by a pattern.
     """
-    path = newest_cache() if cache is None else Path(cache)
+    path = newest_file(maps=True) if cache is None else Path(cache)
+    if is_pattern(path):
+        raise SpecError(
+            f"{shown(path)} is several files; status compares one with its images: "
+            "name one of them"
+        )
     with open_cache(path) as opened:
         if data is None:
             source = _recorded(opened, progress)
@@ -105,7 +116,9 @@ def _recorded(cache: FeatureCache, progress: Progress) -> Source:
 
 
 def _compared(cache: FeatureCache, source: Source, progress: Progress) -> StatusReport:
-    manifest = source.scan()
+    manifest, record = source.scan(), ShardRecord.read(cache.provenance)
+    if record is not None:
+        manifest = record.shard.take(manifest)
     old, new = cache.columns, manifest.columns()
     rows = rows_by_path(old, new)
     digests = _digests(cache, manifest, rows, progress)
@@ -147,7 +160,7 @@ def _digests(
     progress.begin("read", len(doubtful), unit="image")
     try:
         with ThreadPoolExecutor(cores()) as pool:
-            files: Iterable[ImagePlace] = map(manifest.file, doubtful)
+            files: Iterable[Location] = map(manifest.file, doubtful)
             for row, digest in zip(
                 doubtful, pool.map(image_digest, files), strict=True
             ):

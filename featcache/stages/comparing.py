@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from featcache.core.displays import Told, percent
 from featcache.core.errors import BadImage, ModelError
 from featcache.core.intervals import (
     LEVEL,
@@ -60,6 +61,15 @@ class ComparisonReport(Report):
     worth: str | None  # whether fine-tuning was, where that can be said
     bad_images: tuple[BadImage, ...] = ()
 
+    def _told(self) -> Told:
+        yield self.split, plural(self.images, "image")
+        for at, result in enumerate(self.models):
+            accuracy = percent(result.accuracy, result.accuracy_interval)
+            yield letter(at), f"{accuracy}, {result.kind}: {result.model}"
+        for two in self.pairs:
+            yield f"{two.a} and {two.b}", two.verdict
+        yield "fine-tuning", self.worth
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON data.
 
@@ -92,8 +102,8 @@ def compare(
     data : str, path, FeatureCache, or several of them
         Caches, patterns of caches, folders, known data sets. Each model takes the
         first cache that its backbone made, else the first folder, whose features are
-        then computed. Without any, the newest fitting caches in ``cache/``, and for
-        models that have none the folder that the runs were trained on.
+        then computed. Without any, the caches that heads were fitted on, or the newest
+        fitting ones in ``cache/``; for other models the folder of their run.
     split : {"train", "val", "test"}
         Which part.
     device : str
@@ -120,20 +130,71 @@ def compare(
     require_split(split)
     places, found = tell_apart(given)
     _require_two(places, found)
-    models = [_named(place, f"model {letter(at)}") for at, place in enumerate(places)]
+    models = named_models(places)
     for named in models:
         warn_of_fitted_on(named.model, split, progress)
     sources = find_sources([*found, *_listed(data)], models, progress)
     scored = [
         score(m, sources, split, device=device, progress=progress) for m in models
     ]
-    paired, unpaired = pair(models, scored)
-    if unpaired:
+    compared = compare_scored(models, scored, split)
+    if compared.unpaired:
         progress.say(
-            f"{plural(unpaired, 'image')} that only some of the models were given left "
-            "out"
+            f"{plural(compared.unpaired, 'image')} that only some of the models were "
+            "given left out"
         )
+    return compared
+
+
+def compare_scored(
+    models: Sequence[Named], scored: Sequence[Scored], split: str
+) -> ComparisonReport:
+    """Compare models of which it is known what they say.
+
+    Parameters
+    ----------
+    models : sequence of Named
+        Two or more.
+    scored : sequence of Scored
+        What each says.
+    split : {"train", "val", "test"}
+        Of which part.
+
+    Returns
+    -------
+    ComparisonReport
+        See `compare`.
+
+    Raises
+    ------
+    DataError
+        When the data have no image in common.
+    CacheMismatchError
+        When an image is not the same in all data.
+    """
+    paired, unpaired = pair(models, scored)
     return _report(models, paired, split, unpaired)
+
+
+def named_models(places: Sequence[Place | Model]) -> list[Named]:
+    """Open models, and say what messages call them.
+
+    Parameters
+    ----------
+    places : sequence of str, path or Model
+        Model files, folders of runs, opened models.
+
+    Returns
+    -------
+    list of Named
+        In order.
+
+    Raises
+    ------
+    ModelError
+        When one is missing or damaged.
+    """
+    return [_named(place, f"model {letter(at)}") for at, place in enumerate(places)]
 
 
 def letter(at: int) -> str:

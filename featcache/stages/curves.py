@@ -19,7 +19,7 @@ from featcache.core.shots import Counts, Level, doubling
 from featcache.core.specs import SgdSpec, SweepSpec
 from featcache.core.text import shown
 from featcache.stages.curve_fits import CurveSpec, Fits, holds_out, solver_name
-from featcache.stages.probing import newest_cache
+from featcache.stages.newest import newest_cache
 from featcache.stages.provenance import describe_run
 from featcache.stages.requirements import require_classes, require_shots
 from featcache.stages.runs import run_folder
@@ -209,10 +209,11 @@ def _write_csv(path: Path, report: CurveReport) -> None:
 
 def _draw(report: CurveReport, progress: Progress) -> tuple[str, ...]:
     """Write the picture where matplotlib is there; else say how to have it."""
-    from featcache.viz.curves import draw_curve, save_figure
+    from featcache.viz.curves import draw_curve
+    from featcache.viz.style import save_figure
 
     try:
-        figure = draw_curve(report)
+        figure = draw_curve(report, progress.say)
     except DependencyError as error:
         progress.say(f"no picture: {error}")
         return ()

@@ -1,6 +1,11 @@
 """Devices: one name, or several of which each gets a process of its own."""
 
+import os
+from dataclasses import replace
+
 from featcache.core.errors import DeviceError
+from featcache.core.machine import cores
+from featcache.core.specs import ExtractSpec
 
 ALL = "cuda:all"
 _EXPECTED = (
@@ -47,6 +52,32 @@ def device_list(device: str) -> tuple[str, ...]:
     for gpu in gpus:
         pick_device(gpu)
     return gpus
+
+
+def beside_others(how: ExtractSpec) -> ExtractSpec:
+    """Return settings for one of several processes that torchrun started on a machine.
+
+    Parameters
+    ----------
+    how : ExtractSpec
+        What the user asked for.
+
+    Returns
+    -------
+    ExtractSpec
+        With the GPU of the process's number, and its share of the cores; the same
+        where torchrun says nothing, and as far as the user said.
+    """
+    rank, count = (os.environ.get(f"LOCAL_{w}", "") for w in ("RANK", "WORLD_SIZE"))
+    if not (rank.isdecimal() and count.isdecimal() and int(count) > 1):
+        return how
+    how = replace(how, workers=how.workers or max(1, cores() // int(count)))
+    if how.device != "auto":
+        return how
+    import torch
+
+    gpus = torch.cuda.device_count()
+    return replace(how, device=f"cuda:{int(rank) % gpus}" if gpus else "cpu")
 
 
 def _gpu(name: str, device: str) -> str:

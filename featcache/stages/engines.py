@@ -8,7 +8,7 @@ from typing import Protocol
 from featcache.core.blocks import Block
 from featcache.core.clock import Clock
 from featcache.core.layers import POOLED, Layer
-from featcache.core.places import ImagePlace
+from featcache.core.locations import Location
 from featcache.core.progress import Progress
 from featcache.core.specs import AugmentSpec, Precision
 from featcache.core.text import plural
@@ -73,7 +73,7 @@ class Work:
 
     block: Block
     rows: BlockRows
-    files: Sequence[ImagePlace]
+    files: Sequence[Location]
     reuse: Reuse
 
 

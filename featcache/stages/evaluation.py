@@ -2,14 +2,16 @@
 
 import os
 from dataclasses import dataclass
+from heapq import nlargest
 from pathlib import Path
 
+from featcache.core.displays import NAMED, Told, some
 from featcache.core.errors import BadImage
 from featcache.core.intervals import Interval, bootstrap_recall, wilson
 from featcache.core.metrics import measure
 from featcache.core.progress import SILENT, Progress
 from featcache.core.reports import Report
-from featcache.core.text import shown
+from featcache.core.text import plural, shown
 from featcache.stages.scoring import (
     Scored,
     is_cache,
@@ -31,6 +33,11 @@ class EvaluationReport(Report):
     order of ``classes``.
     """
 
+    _SHOWN = (
+        *("split", "images", "skipped", "accuracy", "mean_per_class_recall"),
+        *("top5_accuracy", "log_loss", "ece"),
+    )
+
     accuracy: float
     mean_per_class_recall: float
     log_loss: float  # nats
@@ -44,6 +51,19 @@ class EvaluationReport(Report):
     images: int  # that were used
     skipped: int  # that could not be used
     bad_images: tuple[BadImage, ...] = ()
+
+    def _told(self) -> Told:
+        yield from super()._told()
+        yield "classes", some(self.classes, len(self.classes))
+        mistakes = [
+            (count, -true, -predicted)
+            for true, row in enumerate(self.confusion)
+            for predicted, count in enumerate(row)
+            if count and true != predicted
+        ]
+        for count, true, predicted in nlargest(NAMED, mistakes):
+            taken_for = self.classes[-predicted]
+            yield self.classes[-true], f"{plural(count, 'image')} taken for {taken_for}"
 
 
 def evaluate(

@@ -7,6 +7,7 @@ from pathlib import Path
 from featcache.core.catalog import DEFAULT_BACKBONE, IMAGENET, architecture
 from featcache.core.clock import Clock
 from featcache.core.layers import POOLED, Layer, default_dtype, require_layer
+from featcache.core.places import place_of
 from featcache.core.progress import SILENT, Progress
 from featcache.core.specs import (
     AugmentSpec,
@@ -17,6 +18,7 @@ from featcache.core.specs import (
     FeatureSpec,
     Precision,
 )
+from featcache.core.text import plural
 from featcache.core.timing import START, WORK
 from featcache.core.view_specs import check_views
 from featcache.stages.datasets import data_source
@@ -43,6 +45,7 @@ def extract(  # noqa: PLR0913 - the command's options
     decoder: Decoder = "pillow",
     views: int = FeatureSpec.views,
     augment: AugmentSpec = FeatureSpec.augment,
+    shard: str | None = None,
     progress: Progress = SILENT,
 ) -> FeatureCache:
     """Run a frozen backbone once over every image and keep the features.
@@ -84,6 +87,11 @@ def extract(  # noqa: PLR0913 - the command's options
         ones. The other splits have the val view alone.
     augment : AugmentSpec
         How these are drawn; the classic tutorial's crops and flips without it.
+    shard : str, optional
+        Extract one of several parts, such as ``3/16``; each makes its own cache,
+        ``...-part-3-of-16.h5``, and ``fit_head("cache/...-part-*.h5")`` or `merge`
+        takes them together. ``auto`` for the part that torchrun or SLURM says this
+        process is, ``auto/16`` for Kubernetes, which does not say the count.
     progress : Progress
         Hears how far the work is.
 
@@ -111,6 +119,7 @@ def extract(  # noqa: PLR0913 - the command's options
     require_layer(layer)
     check_views(views, decoder)
     how = spec or ExtractSpec()
+    place = None if shard is None else place_of(shard)
     images = data_source(data, progress=progress, use_cut=how.on_error == "skip")
     with clock.stage("scan"):
         manifest = images.scan()
@@ -120,6 +129,7 @@ def extract(  # noqa: PLR0913 - the command's options
     )
     named = default_cache(Path(images.name), backbone, layer)
     target = named if cache is None else Path(cache)
+    target = target if place is None else place.shard.file(target)
     require_file_name(target)
     job = Job(
         images,
@@ -134,7 +144,10 @@ def extract(  # noqa: PLR0913 - the command's options
         augment,
         progress,
         clock,
+        None if place is None else place.shard,
     )
+    if place is not None:
+        progress.say(f"{place}: {plural(len(job.manifest), 'image')}")
     computed = job.run()
     result = open_cache(target)
     result.report = outcome(
@@ -142,6 +155,7 @@ def extract(  # noqa: PLR0913 - the command's options
         timing=timing(job.built, clock, images=computed, elapsed=job.working),
         pieces=job.built.pieces if job.built else {},
         duplicates=tell_duplicates(result, progress),
+        shard=None if place is None else place.shard,
         seconds=time.perf_counter() - began,
     )
     return result

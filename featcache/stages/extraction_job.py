@@ -13,6 +13,7 @@ from featcache.core.errors import CacheError, Interrupted, bad_images_error
 from featcache.core.layers import Layer
 from featcache.core.manifest import Manifest
 from featcache.core.progress import Progress
+from featcache.core.shards import Shard, ShardRecord
 from featcache.core.sources import Source
 from featcache.core.specs import (
     AugmentSpec,
@@ -22,7 +23,7 @@ from featcache.core.specs import (
     Precision,
 )
 from featcache.core.text import shown
-from featcache.stages.devices import device_list
+from featcache.stages.devices import beside_others, device_list
 from featcache.stages.outcome import bad_images, tell_size
 from featcache.stages.plans import Found, decide, examine, mismatch, usable_rows
 from featcache.stages.provenance import describe_run
@@ -56,9 +57,20 @@ class Job:
     augment: AugmentSpec
     progress: Progress
     clock: Clock
+    shard: Shard | None = None  # a part of the manifest, which is cut to it
     state: "State | None" = None  # the backbone's tensors, once they are read
     built: "Engine | None" = None  # once something has to be computed
     working: float = 0.0  # seconds from the first image to the last
+
+    def __post_init__(self) -> None:
+        self._cut()
+
+    def _cut(self) -> None:
+        """Leave of the whole manifest what is to be done here."""
+        self.record: ShardRecord | None = None
+        if self.shard is not None:
+            self.record = ShardRecord.of(self.shard, self.manifest)
+            self.manifest = self.shard.take(self.manifest)
 
     @property
     def _partial(self) -> Path:
@@ -105,15 +117,22 @@ class Job:
         with writing(self.target, wait=wait, progress=progress) as waited:
             if waited:
                 self.manifest = self.images.scan()
+                self._cut()
             yield
 
     def _examine(
         self, path: Path, wanted: FeatureSpec, *, lenient: bool = False
     ) -> Found:
         lenient = lenient or self.how.overwrite
-        return examine(
+        found = examine(
             path, wanted, self.manifest, rehash=self.how.rehash, lenient=lenient
         )
+        if found.state == "same" and found.cache is not None:
+            # Rows of another part may be the same, but its whole is not: parts must
+            # be of one state of the folder.
+            recorded = ShardRecord.read(found.cache.provenance)
+            return found if recorded == self.record else Found("changed", found.cache)
+        return found
 
     def _wanted(self) -> FeatureSpec:
         """Return the identity of the features asked for."""
@@ -169,6 +188,7 @@ class Job:
             "began",
             data=shown(self.images.address),
             weights={"source": self.source.name, "key": self.source.key},
+            **({} if self.record is None else {"shard": self.record.to_json()}),
             **engine.pieces,
             device=self.how.device,
             batch_size=engine.batch_size,
@@ -230,12 +250,13 @@ class Job:
         with self.clock.stage("start"):
             from featcache.stages.engines import Setting, one_device
 
-        devices = device_list(self.how.device)
+        how = self.how if self.shard is None else beside_others(self.how)
+        devices = device_list(how.device)
         setting = Setting(
             source=self.source,
             precision=self.precision,
-            batch_size=self.how.batch_size,
-            workers=self.how.workers,
+            batch_size=how.batch_size,
+            workers=how.workers,
             expected=len(self.manifest) - done,
             augment=wanted.augment,
             layer=wanted.layer,

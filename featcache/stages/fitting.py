@@ -11,7 +11,7 @@ from featcache.core.knn import Head
 from featcache.core.reports import EpochRecord
 from featcache.core.resources import Resources
 from featcache.core.training_specs import SgdSpec, SweepSpec
-from featcache.stages.measuring import Measured
+from featcache.stages.measuring import Measured, measure_head
 
 if TYPE_CHECKING:
     from featcache.train.sgd import Fitted
@@ -63,6 +63,24 @@ class Splits:
         return fit_sgd(
             train, val, classes=self.classes, spec=spec, resources=self.resources
         )
+
+    def measure(self, head: Head, features: Features) -> Measured:
+        """Measure a head; of several processes each looks at its own part.
+
+        Parameters
+        ----------
+        head : LinearHead or KnnHead
+            As it is now.
+        features : Features
+            At least one sample.
+
+        Returns
+        -------
+        Measured
+            See `measure_head`.
+        """
+        share = self.resources.share
+        return measure_head(head, features, classes=self.classes, share=share)
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,14 +258,14 @@ def _val(splits: Splits, wanted: str) -> Features:
 
 def _final(splits: Splits, spec: SgdSpec, epochs: int, select_on: str) -> Outcome:
     """Fit the chosen settings on all of train."""
-    from featcache.train.sgd import judge
+    from featcache.train.judging import judge
 
     if select_on == "val":
         return fit_one(splits, spec)
     train, val = splits.train, splits.val
     spec = replace(spec, epochs=epochs)
     fitted = splits.fit(train, None, spec)
-    loss, accuracy = judge(fitted.head, val)  # val had no say in the choice
+    loss, accuracy = judge(fitted.head, val, splits.resources.share)  # val had no say
     return Outcome(fitted.head, "sgd", fitted.history, epochs, loss, accuracy)
 
 

@@ -3,6 +3,8 @@
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ from featcache.core.progress import SILENT, Progress
 from featcache.core.reports import Report
 from featcache.core.text import shown
 from featcache.stages.origins import Origin
-from featcache.stages.sampling import Sample, check_sample
+from featcache.stages.sampling import check_sample
 from featcache.store.artifacts import open_model
-from featcache.store.reader import FeatureCache, open_cache
+from featcache.store.opening import files_of, is_pattern, open_cache
+from featcache.store.parts import PartedCache
+from featcache.store.reader import FeatureCache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +52,11 @@ def verify(  # noqa: PLR0913 - the command's options
     Parameters
     ----------
     cache : str or path
-        The ``.h5`` file.
+        The ``.h5`` file; or a pattern such as ``cache/part-*.h5``, of files that must
+        belong together.
     sample : int
-        How many random usable rows are computed again from their images.
+        How many random usable rows are computed again from their images; of several
+        files, about as many in each.
     seed : int
         Which rows these are.
     data : str or path, optional
@@ -75,7 +81,10 @@ def verify(  # noqa: PLR0913 - the command's options
     CacheCorruptError
         When the paths and labels are damaged.
     CacheMismatchError
-        When the weights are not those that made the cache.
+        When the weights are not those that made the cache, or files do not belong
+        together.
+    CacheNotFoundError
+        When there is no such file, or one of the parts of a data set is missing.
     DataError
         When there is no folder of images.
     SpecError
@@ -86,26 +95,41 @@ def verify(  # noqa: PLR0913 - the command's options
     for name, number in {"sample": sample, "seed": seed}.items():
         if number < 0:
             raise SpecError(f"{name} must be at least 0, got {number}")
-    with FeatureCache(path) as opened:
-        progress.begin("verify", len(opened), unit="row")
-        try:
-            opened.check(progress.advance)
-        finally:
-            progress.end()
-        checked = Sample(0, 0.0)
-        if sample:
-            origin = Origin(data, weights, device)
-            checked = check_sample(opened, sample, seed, origin, progress)
+    files = files_of(path)
+    shares = [
+        sample // len(files) + (i < sample % len(files)) for i in range(len(files))
+    ]
+    with ExitStack() as stack:
+        opened = [stack.enter_context(FeatureCache(file)) for file in files]
+        _check(opened, progress)
+        if is_pattern(path):
+            PartedCache(opened, path)  # refuses what does not belong together
+        origin = Origin(data, weights, device)
+        checked = [
+            check_sample(part, share, seed, origin, progress)
+            for part, share in zip(opened, shares, strict=True)
+            if share
+        ]
         return VerifyReport(
             cache=path,
-            rows=len(opened),
-            blocks=sum(1 for _ in opened.blocks()),
-            bytes=opened.header.length,
-            skipped=opened.skipped,
-            sampled=checked.rows,
-            largest_error=checked.largest_error if sample else None,
+            rows=sum(map(len, opened)),
+            blocks=sum(1 for part in opened for _ in part.blocks()),
+            bytes=sum(part.header.length for part in opened),
+            skipped=sum(part.skipped for part in opened),
+            sampled=sum(one.rows for one in checked),
+            largest_error=max((one.largest_error for one in checked), default=None),
             seconds=round(time.perf_counter() - began, 3),
         )
+
+
+def _check(parts: Sequence[FeatureCache], progress: Progress) -> None:
+    """Check every digest of some files."""
+    progress.begin("verify", sum(map(len, parts)), unit="row")
+    try:
+        for part in parts:
+            part.check(progress.advance)
+    finally:
+        progress.end()
 
 
 def describe(file: Path) -> dict[str, Any]:
@@ -114,7 +138,7 @@ def describe(file: Path) -> dict[str, Any]:
     Parameters
     ----------
     file : Path
-        ``.h5``, ``.safetensors`` or the folder of a run.
+        ``.h5``, a pattern of several, ``.safetensors`` or the folder of a run.
 
     Returns
     -------
@@ -131,11 +155,14 @@ def describe(file: Path) -> dict[str, Any]:
     return _describe_cache(open_cache(file))
 
 
-def _describe_cache(cache: FeatureCache) -> dict[str, Any]:
+def _describe_cache(cache: FeatureCache | PartedCache) -> dict[str, Any]:
+    parts = cache.parts if isinstance(cache, PartedCache) else (cache,)
+    several = {"files": [shown(part.path) for part in parts]} if len(parts) > 1 else {}
     splits = Counter(cache.splits.tolist())
     return {
         "kind": "cache",
         "file": shown(cache.path),
+        **several,
         "images": len(cache),
         "splits": {SPLITS[i]: splits[i] for i in sorted(splits)},
         "skipped": cache.skipped,
@@ -145,8 +172,8 @@ def _describe_cache(cache: FeatureCache) -> dict[str, Any]:
         "classes": [shown(name) for name in cache.classes],
         "fingerprint": cache.fingerprint,
         "spec": cache.spec.to_json(),
-        "bytes": cache.header.length,
-        "provenance": dict(cache.header.provenance),
+        "bytes": sum(part.header.length for part in parts),
+        "provenance": dict(cache.provenance),
     }
 
 

@@ -13,6 +13,7 @@ from featcache.core.errors import (
     ModelError,
 )
 from featcache.core.progress import Progress
+from featcache.core.shards import set_pattern
 from featcache.core.text import listed, shown
 from featcache.stages.datasets import KNOWN
 from featcache.stages.extraction import CACHE_FOLDER
@@ -124,8 +125,9 @@ def find_sources(
     Returns
     -------
     Sources
-        In the order they were named. Otherwise the newest caches that fit, and for
-        models that have none the folder that a run was trained on.
+        In the order they were named. Otherwise the caches that heads were fitted on,
+        where these are gone the newest that fit, and for models that have none the
+        folder that a run was trained on.
 
     Raises
     ------
@@ -172,10 +174,12 @@ def _trained_on(models: Sequence[Named], progress: Progress) -> tuple[Path, ...]
 
 
 def _newest(folder: Path, models: Sequence[Named]) -> Iterator[FeatureTable]:
-    """Yield the newest cache of a folder that fits, for each model that has one."""
-    files = sorted(folder.glob("*.h5"), key=lambda p: p.stat().st_mtime_ns)
+    """Yield a cache that fits, for each model that has one: its own, or the newest."""
+    files = sorted(folder.glob("*.h5"), key=lambda p: -p.stat().st_mtime_ns)
+    own = (named.settings.get("cache") for named in models)
+    fitted_on = [Path(c) for c in own if isinstance(c, str) and Path(c).is_file()]
     left = [named.model for named in models if not named.model.fine_tuned]
-    for path in reversed(files):
+    for path in dict.fromkeys([*fitted_on, *files]):
         if not left:
             return
         try:
@@ -185,7 +189,7 @@ def _newest(folder: Path, models: Sequence[Named]) -> Iterator[FeatureTable]:
             continue  # nobody asked for this file
         if fitting:
             left = [m for m in left if m not in fitting]
-            yield open_cache(path)
+            yield open_cache(set_pattern(path) or path)
 
 
 def score(
@@ -262,9 +266,11 @@ def misfit(model: Model, cache: FeatureTable) -> str:
     Returns
     -------
     str
-        The first field that differs, or classes that the model does not know; empty
-        where the cache fits.
+        That it holds maps, the first field that differs, or classes that the model
+        does not know; empty where the cache fits.
     """
+    if cache.map_shape is not None:
+        return f"{shown(cache.path)} holds maps of {cache.spec.layer}, no features"
     for field, there, needed in mismatches(model, cache):
         return f"{field} is {there!r} in {shown(cache.path)}, {needed!r} in the model"
     unknown = [shown(name) for name in cache.classes if name not in model.classes]

@@ -16,6 +16,7 @@ from featcache.core.metrics import (
     cross_entropy,
     mean_recall,
 )
+from featcache.core.shares import ALONE, Share
 from featcache.train.passes import threads_for
 
 _SCORES = 1 << 20  # that exist at once
@@ -76,7 +77,9 @@ def measure_scores(scores: Floats, y: Labels) -> Measured:
     )
 
 
-def measure_head(head: Head, features: Features, *, classes: int) -> Measured:
+def measure_head(
+    head: Head, features: Features, *, classes: int, share: Share = ALONE
+) -> Measured:
     """Measure a head.
 
     Parameters
@@ -87,24 +90,30 @@ def measure_head(head: Head, features: Features, *, classes: int) -> Measured:
         X (n, D), y (n,), n at least 1; read in blocks.
     classes : int
         C.
+    share : Share
+        What of them this process looks at.
 
     Returns
     -------
     Measured
         Accuracy with its interval, recall, log loss and calibration error.
     """
-    n = len(features)
+    held = share.holding(features).of(features)
+    n = len(held)
     right, confidence, loss = np.empty(n, bool), np.empty(n), 0.0
     with threads_for(n * head.embed_dim * classes):
-        for rows, X in features.blocks(max(1, _SCORES // classes)):
-            scores, y = head.scores(X), features.y[rows]
+        for rows, X in held.blocks(max(1, _SCORES // classes)):
+            scores, y = head.scores(X), held.y[rows]
             right[rows] = scores.argmax(axis=1) == y
             confidence[rows] = confidences(scores)
             loss += len(y) * cross_entropy(scores, y)
+    right, confidence = share.together(right), share.together(confidence)
+    labels, n = share.together(held.y), len(features)
+    loss = float(share.total(np.array([loss]))[0])
     return Measured(
         accuracy=float(right.mean()),
         accuracy_interval=wilson(int(right.sum()), n),
-        mean_per_class_recall=mean_recall(right, features.y),
+        mean_per_class_recall=mean_recall(right, labels),
         loss=loss / n,
         ece=calibration_error(confidence, right),
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from featcache.core.changes import rows_by_path
 from featcache.core.errors import CacheCorruptError, CacheMismatchError, DataError
-from featcache.core.places import ImagePlace
+from featcache.core.locations import Location
 from featcache.core.progress import SILENT, Progress
 from featcache.core.sources import Source
 from featcache.core.text import shown
@@ -49,7 +49,7 @@ class Origin:
         cache: FeatureCache,
         rows: Sequence[int],
         progress: Progress = SILENT,
-    ) -> list[ImagePlace]:
+    ) -> list[Location]:
         """Return where the images of some rows lie.
 
         Parameters
@@ -170,9 +170,7 @@ class Origin:
         )
 
 
-def _listed(
-    source: Source, cache: FeatureCache, rows: Sequence[int]
-) -> list[ImagePlace]:
+def _listed(source: Source, cache: FeatureCache, rows: Sequence[int]) -> list[Location]:
     """Find rows by their paths in the manifest of shards or of a list."""
     manifest = source.scan()
     found = rows_by_path(manifest.columns(), {"paths": cache.paths[list(rows)]})

@@ -10,6 +10,7 @@ from featcache.core.duplicates import find_duplicates
 from featcache.core.errors import BadImage
 from featcache.core.progress import Progress
 from featcache.core.reports import ExtractReport
+from featcache.core.shards import Shard
 from featcache.core.specs import FeatureSpec
 from featcache.core.status import Status
 from featcache.core.text import plural, shown, size, times
@@ -27,6 +28,7 @@ def outcome(
     pieces: Mapping[str, str],
     duplicates: int,
     seconds: float,
+    shard: Shard | None = None,
 ) -> ExtractReport:
     """Return the report of an extraction.
 
@@ -42,6 +44,8 @@ def outcome(
         See `tell_duplicates`.
     seconds : float
         Of everything.
+    shard : Shard, optional
+        Which part of the data this is; all of it without it.
 
     Returns
     -------
@@ -51,6 +55,7 @@ def outcome(
     images, skipped, computed = len(cache), cache.skipped, timing.images
     return ExtractReport(
         cache=cache.path,
+        shard=None if shard is None else str(shard),
         images=images,
         computed=computed,
         reused=images - computed - skipped,

@@ -11,8 +11,8 @@ import numpy as np
 
 from featcache.core.errors import CacheCorruptError, CacheMismatchError
 from featcache.core.fingerprint import differences
+from featcache.core.locations import Location
 from featcache.core.manifest import Manifest, same_samples
-from featcache.core.places import ImagePlace
 from featcache.core.specs import FeatureSpec
 from featcache.core.status import Status
 from featcache.core.text import shown
@@ -155,7 +155,7 @@ def _bytes_are_the_same(
         return all(pool.map(same, rows.tolist()))
 
 
-def image_digest(place: ImagePlace) -> bytes:
+def image_digest(place: Location) -> bytes:
     """Return the digest of an image as a cache holds it.
 
     Parameters

@@ -80,7 +80,7 @@ class PredictionRun:
     _seconds: float = 0.0
 
     def work(self, images: Sequence[ImageFile], tell: Tell) -> None:
-        """Predict what the file does not have yet.
+        """Predict what the file does not have yet; once in a run.
 
         Parameters
         ----------
@@ -98,6 +98,7 @@ class PredictionRun:
         todo, again = _remaining(images, self.file, rows)
         self._reused = len(images) - len(todo)
         self._bad = sum(map(self.file.is_bad, images))
+        self.file.forget()
         self.progress.begin("predict", len(images), unit="image", done=self._reused)
         try:
             self._keep([*again, *todo], rows, len(again), tell)

@@ -1,6 +1,7 @@
 """`predict`: images through backbone and head to a class name each."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featcache.core.blocks import Block, block_rows
+from featcache.core.displays import NAMED, Displayed, Told, percent, some, worded
 from featcache.core.errors import BadImage, SpecError
 from featcache.core.heads import Floats
-from featcache.core.places import ImagePlace
+from featcache.core.locations import Location
 from featcache.core.predictions import Entry, ImageFile, Prediction
 from featcache.core.progress import SILENT, Progress
 from featcache.core.text import shown
@@ -26,11 +28,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Predictions:
+class Predictions(Displayed):
     """What the model says of several images, in the order they were given."""
 
     predictions: tuple[Prediction, ...]
     bad_images: tuple[BadImage, ...]  # that could not be used
+
+    def _told(self) -> Told:
+        labels = Counter(told.label for told in self.predictions)
+        yield "images", len(self.predictions)
+        yield (
+            "classes",
+            some((f"{k} ({n:,})" for k, n in labels.most_common()), len(labels)),
+        )
+        for told in self.predictions[:NAMED]:
+            yield told.path, f"{told.label}, {percent(told.probability)}"
+        if len(self.predictions) > NAMED:
+            yield "...", f"and {len(self.predictions) - NAMED:,} more"
+        yield "bad images", worded("bad_images", self.bad_images)
 
 
 def predict(
@@ -211,7 +226,7 @@ def model_extractor(
 
 def compute_features(
     extractor: "Extractor",
-    files: Sequence[ImagePlace],
+    files: Sequence[Location],
     model: Model,
     progress: Progress,
 ) -> tuple[Floats, list[BadImage]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from featcache.core.blocks import Block, block_rows, plan_blocks
 from featcache.core.errors import NumericError
-from featcache.core.places import ImagePlace
+from featcache.core.locations import Location
 from featcache.core.predictions import Entry, ImageFile, Ranked, rank
 from featcache.core.status import Status
 from featcache.core.text import shown
@@ -116,7 +116,7 @@ def stream_images(  # noqa: PLR0913 - what, how, and who hears of it
     told: "Callable[[Block, BlockRows], Result]",
     *,
     guard: Guard = UNGUARDED,
-    places: Sequence[ImagePlace] | None = None,
+    places: Sequence[Location] | None = None,
 ) -> Iterator[Result]:
     """Compute the features of images on as many threads as `extract`.
 

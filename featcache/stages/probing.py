@@ -2,36 +2,40 @@
 
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from featcache.core.errors import CacheNotFoundError
+from featcache.core.displays import Displayed, Told
 from featcache.core.features import Features, StoredFeatures
 from featcache.core.knn import Head
+from featcache.core.manifest import SPLITS
 from featcache.core.progress import SILENT, Progress
 from featcache.core.reports import EpochRecord, TrainReport
 from featcache.core.resources import Resources
+from featcache.core.shards import ShardRecord, set_pattern
 from featcache.core.specs import LogRegSpec, SgdSpec, SweepSpec
 from featcache.core.text import plural, shown
-from featcache.stages.extraction import CACHE_FOLDER
 from featcache.stages.fitting import Outcome, Splits, fit_one, fit_sweep
-from featcache.stages.measuring import measure_head
+from featcache.stages.newest import newest_cache
 from featcache.stages.outcome import warn_of_leaks
 from featcache.stages.requirements import require_classes, require_two, take_shots
-from featcache.stages.runs import run_folder, save_run
+from featcache.stages.runs import MODEL_FILE, run_folder, save_run
 from featcache.stages.solving import SolverSpec, fit_solved
+from featcache.stages.together import company
 from featcache.stages.viewing import used_views, with_views
 from featcache.store.artifacts import Model
 from featcache.store.opening import Paths, open_cache
+from featcache.store.reader import FeatureCache
 from featcache.store.table import FeatureTable
 
 Spec = SgdSpec | SweepSpec | SolverSpec
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class Trained(Displayed):
     """A trained model and how it came about.
 
     Parameters
@@ -47,6 +51,9 @@ class Trained:
     model: Path
     head: Head
     report: TrainReport
+
+    def _told(self) -> Told:
+        return self.report._told()  # noqa: SLF001 - it is the report, and more
 
     @property
     def val_accuracy(self) -> float | None:
@@ -71,6 +78,10 @@ def fit_head(  # noqa: PLR0913 - the command's options
     progress: Progress = SILENT,
 ) -> Trained:
     """Fit a head on cached features.
+
+    Of several processes that torchrun started each reads a part of the features, and
+    their gradients are added up. The head is the one that a single process would fit,
+    but for rounding.
 
     Parameters
     ----------
@@ -111,73 +122,64 @@ def fit_head(  # noqa: PLR0913 - the command's options
     SpecError
         When the cache has fewer views.
     DeviceError
-        When the device is not there.
+        When the device is not there, or not for several processes.
+    PeerError
+        When another one of several processes has failed.
     """
     began = time.perf_counter()
-    spec, resources = spec or SgdSpec(), _placed(resources or Resources())
-    opened = cache if isinstance(cache, FeatureTable) else open_cache(_file(cache))
+    spec, resources = spec or SgdSpec(), resources or Resources()
     sgd = isinstance(spec, SgdSpec | SweepSpec)
-    used = used_views(opened, views, by_epochs=sgd)
-    train, val, test = (opened.features(s) for s in ("train", "val", "test"))
-    train = with_views(opened, train, used)
-    require_classes(opened, train)
-    if shots is not None:
-        train = take_shots(opened, train, shots, seed=shots_seed)
-    _require_choice(opened, train, val, spec)
-    _tell(opened, val, progress)
-    splits = Splits(
-        train,
-        val if len(val) else None,
-        both=lambda: with_views(opened, _joined(opened, train, val), used),
-        classes=len(opened.classes),
-        resources=resources,
-    )
-    outcome = _fit(splits, spec)
-    for note in outcome.notes:
-        progress.say(note)
-    report = _report(outcome, splits, opened, test)
-    seconds = round(time.perf_counter() - began, 3)
-    told = used if opened.spec.views > 1 else None
-    report = replace(report, shots=shots, views=told, seconds=seconds)
-    drawn = {} if shots is None else {"shots": shots, "shots_seed": shots_seed}
-    if told is not None:
-        drawn["views"] = told
-    settings = {**asdict(spec), **outcome.settings, **drawn}
-    folder = run_folder(f"fit-head-{opened.name}-{outcome.solver}", out)
-    report = save_run(
-        folder,
-        _model(opened, outcome.head),
-        report,
-        {**settings, "cache": shown(opened.path)},
-    )
+    with company(resources, by_epochs=sgd) as others:
+        opened = others.opened(lambda: _opened(cache))
+        progress = others.progress(progress)
+        used = used_views(opened, views, by_epochs=sgd)
+        train, val, test = (opened.features(s) for s in SPLITS)
+        train = with_views(opened, train, used)
+        require_classes(opened, train)
+        if shots is not None:
+            train = take_shots(opened, train, shots, seed=shots_seed)
+        _require_choice(opened, train, val, spec)
+        if others.main:
+            _tell(opened, val, progress)
+        splits = Splits(
+            train,
+            val if len(val) else None,
+            both=lambda: with_views(opened, _joined(opened, train, val), used),
+            classes=len(opened.classes),
+            resources=others.share(_placed(resources), opened),
+        )
+        outcome = _fit(splits, spec)
+        _say(outcome.notes, progress)
+        report = _report(outcome, splits, opened, test)
+        told = used if opened.spec.views > 1 else None
+        report = replace(report, shots=shots, views=told, seconds=_since(began))
+        settings = {
+            **asdict(spec),
+            **outcome.settings,
+            **({} if shots is None else {"shots": shots, "shots_seed": shots_seed}),
+            **({} if told is None else {"views": told}),
+            "cache": shown(opened.path),
+        }
+        name = f"fit-head-{opened.name}-{outcome.solver}"
+        model = _model(opened, outcome.head)
+        folder = others.told(lambda: os.fspath(run_folder(name, out)))
+        if others.main:
+            report = save_run(Path(folder), model, report, settings)
+        report = replace(report, model=Path(folder, MODEL_FILE))
     return Trained(report.model, outcome.head, report)
 
 
-def newest_cache(folder: Path = CACHE_FOLDER) -> Path:
-    """Return the cache that was completed last.
+def _opened(cache: FeatureTable | Paths | None) -> FeatureTable:
+    return cache if isinstance(cache, FeatureTable) else open_cache(_file(cache))
 
-    Parameters
-    ----------
-    folder : Path
-        Where to look.
 
-    Returns
-    -------
-    Path
-        The newest ``.h5`` file in it.
+def _say(notes: Iterable[str], progress: Progress) -> None:
+    for note in notes:
+        progress.say(note)
 
-    Raises
-    ------
-    CacheNotFoundError
-        When there is none.
-    """
-    files = [p for p in folder.glob("*.h5") if p.is_file()]
-    if not files:
-        raise CacheNotFoundError(
-            f"no cache in {folder}{os.sep}; make one with 'featcache extract', or name "
-            "a file"
-        )
-    return max(files, key=lambda path: path.stat().st_mtime_ns)
+
+def _since(began: float) -> float:
+    return round(time.perf_counter() - began, 3)
 
 
 def _file(cache: Paths | None) -> Paths:
@@ -209,6 +211,13 @@ def _require_choice(
 
 def _tell(cache: FeatureTable, val: Features, progress: Progress) -> None:
     """Say what takes no part, and what will not be known."""
+    record = ShardRecord.read(cache.provenance)
+    if isinstance(cache, FeatureCache) and record is not None and record.count > 1:
+        pattern = set_pattern(cache.path)
+        progress.say(
+            f"{shown(cache.path)} is {record.shard.words}; the head knows nothing of "
+            f"the others" + (f": {shown(pattern)} is all" if pattern else "")
+        )
     if cache.skipped:
         progress.say(
             f"{plural(cache.skipped, 'image')} of the cache could not be read and "
@@ -241,18 +250,17 @@ def _report(
     outcome: Outcome, splits: Splits, cache: FeatureTable, test: Features
 ) -> TrainReport:
     """Return what is told of the head; model and seconds are not known yet."""
-    head, classes = outcome.head, splits.classes
+    head = outcome.head
     on_train = outcome.train_accuracy
     if on_train is None:
-        on_train = measure_head(head, splits.train, classes=classes).accuracy
+        on_train = splits.measure(head, splits.train).accuracy
     told = dict(outcome.told)
     if splits.val is not None:
-        measured = outcome.val or measure_head(
-            outcome.before_refit or head, splits.val, classes=classes
-        )
+        judged = outcome.before_refit or head
+        measured = outcome.val or splits.measure(judged, splits.val)
         told |= measured.told("val")
     if len(test):
-        measured = measure_head(head, test, classes=classes)
+        measured = splits.measure(head, test)
         told |= {"test_accuracy": measured.accuracy, "test_loss": measured.loss}
         told |= measured.told("test")
     return TrainReport(

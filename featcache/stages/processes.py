@@ -14,7 +14,7 @@ from typing import Any
 
 from featcache.core import errors
 from featcache.core.errors import FeatcacheError
-from featcache.core.places import ImagePlace, place_to_json
+from featcache.core.locations import Location, location_to_json
 from featcache.stages.posts import Post
 from featcache.store.ledger import Ledger
 
@@ -93,7 +93,7 @@ class Worker:
     def ask(
         self,
         rows: Sequence[int],
-        files: Sequence[ImagePlace],
+        files: Sequence[Location],
         views: Sequence[int],
         expected: int,
     ) -> "Future[Answer]":
@@ -126,7 +126,7 @@ class Worker:
                 raise WorkerLostError
             number = next(self._numbers)
             self._asked[number] = answer, expected
-        places = [place_to_json(file) for file in files]
+        places = [location_to_json(file) for file in files]
         wanted = {"rows": list(rows), "files": places, "views": list(views)}
         self._send(_line({"number": number, **wanted}))
         return answer

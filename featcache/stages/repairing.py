@@ -11,9 +11,14 @@ import numpy as np
 
 from featcache.core.blocks import Block
 from featcache.core.digests import array_digest
-from featcache.core.errors import BadImage, CacheCorruptError, DamagedRowsError
+from featcache.core.errors import (
+    BadImage,
+    CacheCorruptError,
+    DamagedRowsError,
+    SpecError,
+)
+from featcache.core.locations import Location
 from featcache.core.machine import cores
-from featcache.core.places import ImagePlace
 from featcache.core.progress import SILENT, Progress
 from featcache.core.reports import Report
 from featcache.core.status import Status
@@ -26,6 +31,7 @@ from featcache.stages.sampling import CHANGED, GONE
 from featcache.stages.scratch import removed_on_failure
 from featcache.store.header import read_header
 from featcache.store.lock import writing
+from featcache.store.opening import is_pattern
 from featcache.store.reader import NAMED, FeatureCache
 from featcache.store.reuse import RACY_NS
 from featcache.store.writer import CacheWriter, create, partial_path
@@ -86,9 +92,15 @@ def repair(
         When another process is writing the file.
     CacheMismatchError
         When the weights are not those that made the cache.
+    SpecError
+        When several files are named by a pattern.
     """
     began = time.perf_counter()
     path = Path(cache)
+    if is_pattern(path):
+        raise SpecError(
+            f"{shown(path)} is several files; repair mends one: name the damaged one"
+        )
     read_header(path)  # nothing is locked that is not there
     with writing(path):
         opened = FeatureCache(path)
@@ -214,7 +226,7 @@ class _Repair:
         self._progress.advance(block.size)
 
     def _quarantine(
-        self, block: Block, rows: "BlockRows", files: list[ImagePlace]
+        self, block: Block, rows: "BlockRows", files: list[Location]
     ) -> None:
         """Try what once crashed or hung a decoder in a process of its own first."""
         from featcache.vision.isolation import suspicion

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from featcache.core.blocks import Block, plan_blocks
 from featcache.core.errors import BadImage, DamagedRowsError
+from featcache.core.locations import Location
 from featcache.core.machine import cores
-from featcache.core.places import ImagePlace
 from featcache.core.progress import Progress
 from featcache.core.seeds import generator
 from featcache.core.status import Status
@@ -85,7 +85,7 @@ class _Again:
         self,
         cache: FeatureCache,
         rows: list[int],
-        files: Sequence[ImagePlace],
+        files: Sequence[Location],
         origin: Origin,
         progress: Progress,
     ) -> None:

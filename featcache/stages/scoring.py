@@ -10,9 +10,9 @@ import numpy.typing as npt
 from featcache.core.errors import BadImage, CacheMismatchError, DataError, ModelError
 from featcache.core.fingerprint import differences
 from featcache.core.heads import Floats
+from featcache.core.locations import Location
 from featcache.core.manifest import SPLITS
 from featcache.core.metrics import Labels
-from featcache.core.places import ImagePlace
 from featcache.core.progress import Progress
 from featcache.core.text import listed, shown
 from featcache.stages.datasets import data_source
@@ -43,6 +43,8 @@ class Scored:
         sha256 of each image; None where the images were read from a folder.
     places : list of Path or Member, optional
         Where each image lies; None where the features were in a cache.
+    address : str, optional
+        Of the folder or other source that the images were read from.
     skipped : int
         Images of the split that could not be used.
     bad_images : list of BadImage
@@ -54,9 +56,10 @@ class Scored:
     y: Labels
     paths: npt.NDArray[np.bytes_]
     digests: npt.NDArray[np.uint8] | None
-    places: list[ImagePlace] | None
+    places: list[Location] | None
     skipped: int
     bad_images: list[BadImage]
+    address: str | None = None
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
@@ -222,6 +225,7 @@ def score_folder(
         places=[files[at] for at in np.flatnonzero(good).tolist()],
         skipped=len(bad),
         bad_images=bad,
+        address=source.address,
     )
 
 

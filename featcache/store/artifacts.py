@@ -1,6 +1,7 @@
 """Model files: safetensors with the head, its classes, view and backbone identity."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors.numpy import save
 from featcache.core.catalog import architecture
 from featcache.core.checks import SHA256, TEXT, Rule, each, one_of, require
 from featcache.core.digests import array_digest
+from featcache.core.displays import Displayed, Told, percent, some
 from featcache.core.errors import ModelError
 from featcache.core.knn import Head
 from featcache.core.specs import Precision, ViewSpec
@@ -30,7 +32,7 @@ _LONGEST_REASON = 200  # characters
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class Model(Displayed):
     """A trained head and what it belongs to.
 
     Parameters
@@ -66,10 +68,29 @@ class Model:
     report: Mapping[str, Any]
     precision: Precision = "float32"
 
+    def _told(self) -> Told:
+        tuned = "fine-tuned from " if self.fine_tuned else ""
+        yield "backbone", f"{self.backbone}, {tuned}{self.weights}"
+        yield "view", f"resize {self.view.resize}, crop {self.view.crop}"
+        yield "head", self.head
+        yield "classes", some(self.classes, len(self.classes))
+        yield "val accuracy", _reached(self.report)
+
     @property
     def fine_tuned(self) -> bool:
         """Whether the file carries a backbone of its own."""
         return self.state is not None
+
+
+def _reached(report: Mapping[str, Any]) -> str | None:
+    """Return the accuracy of a report, which is JSON from whoever wrote the file."""
+    match report.get("val_accuracy"), report.get("val_accuracy_interval"):
+        case float(share), [float(low), float(high)]:
+            return percent(share, (low, high))
+        case float(share), _:
+            return percent(share)
+        case _:
+            return None
 
 
 def save_model(model: Model, path: Path) -> None:
@@ -114,13 +135,13 @@ def save_model(model: Model, path: Path) -> None:
         temporary.write_bytes(save(tensors, metadata))
 
 
-def open_model(path: Path) -> Model:
+def open_model(path: str | os.PathLike[str]) -> Model:
     """Read a model file.
 
     Parameters
     ----------
-    path : Path
-        As `save_model` wrote it.
+    path : str or path
+        As `save_model` wrote it, or the folder of a run.
 
     Returns
     -------
@@ -132,6 +153,7 @@ def open_model(path: Path) -> Model:
     ModelError
         When it is missing, damaged, or no model of ours.
     """
+    path = Path(path)
     if path.is_dir():
         path = path / "model.safetensors"
     if not path.is_file():

@@ -67,13 +67,15 @@ def _remedy(error: OSError) -> str:
     return ""
 
 
-def require_file_name(path: Path) -> None:
+def require_file_name(path: Path, example: str = "cache.h5") -> None:
     """Refuse a path that cannot become a file.
 
     Parameters
     ----------
     path : Path
         What the user typed.
+    example : str
+        A name that would do.
 
     Raises
     ------
@@ -83,7 +85,7 @@ def require_file_name(path: Path) -> None:
     if not path.name or path.is_dir():
         raise StorageError(
             f"{shown(path)} is a folder; expected the name of a file in it, such as "
-            f"{shown(path / 'cache.h5')}"
+            f"{shown(path / example)}"
         )
 
 

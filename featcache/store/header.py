@@ -23,6 +23,7 @@ from featcache.core.errors import (
     CacheNotFoundError,
     StorageError,
 )
+from featcache.core.shards import ShardRecord
 from featcache.core.specs import FORMAT_VERSION, FeatureSpec
 from featcache.core.text import shown
 from featcache.store.layout import FORMAT, Column, data_columns
@@ -251,6 +252,7 @@ def _provenance(file: h5py.File) -> Mapping[str, Any]:
     for name, kind in {"began_ns": int, "weights": dict}.items():
         if not isinstance(fields.get(name, kind()), kind):
             raise TypeError(f"{name} of its provenance is {fields[name]!r}")
+    ShardRecord.read(fields)  # raises where it is none
     return fields
 
 

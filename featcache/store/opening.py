@@ -57,7 +57,8 @@ def open_cache(path: Paths) -> FeatureCache | PartedCache:
     Raises
     ------
     CacheNotFoundError
-        When there is no such file, no file of the pattern, or one that is unfinished.
+        When there is no such file, no file of the pattern, one that is unfinished, or
+        a part of a set is missing.
     CacheCorruptError
         When one is no cache of ours, or is damaged.
     CacheMismatchError
@@ -70,6 +71,27 @@ def open_cache(path: Paths) -> FeatureCache | PartedCache:
     if is_pattern(path):
         return open_parts(_matching(os.fspath(path)), pattern=Path(path))
     return open_file(path)
+
+
+def files_of(path: str | os.PathLike[str]) -> list[Path]:
+    """Return the files that a path stands for.
+
+    Parameters
+    ----------
+    path : str or path
+        A file, or a pattern such as ``cache/part-*.h5``.
+
+    Returns
+    -------
+    list of Path
+        One, or those of the pattern in the order of their names.
+
+    Raises
+    ------
+    CacheNotFoundError
+        When there is no file of the pattern, or one that is unfinished.
+    """
+    return _matching(os.fspath(path)) if is_pattern(path) else [Path(path)]
 
 
 def open_parts(

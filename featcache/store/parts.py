@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.displays import Told, some
 from featcache.core.errors import CacheMismatchError
 from featcache.core.fingerprint import differences
 from featcache.core.metrics import Labels
@@ -16,7 +17,9 @@ from featcache.core.status import Status
 from featcache.core.text import shown
 from featcache.store.reader import FeatureCache
 from featcache.store.rows import PartedRows
+from featcache.store.sets import require_whole_set
 from featcache.store.table import FeatureTable
+from featcache.store.told import cache_told
 
 _SHARED = ("paths", "splits", "sizes", "mtimes_ns", "digests", "status")
 
@@ -28,8 +31,9 @@ class PartedCache(FeatureTable):
 
     Classes are united by name and sorted by bytes, and labels renumbered; rows are
     ordered by split, label and path, as if one folder had been extracted. An image
-    that stands in several files is taken once. Its `features` are copies, gathered
-    from the files: a split must fit into memory.
+    that stands in several files is taken once, but not one of a part that ``extract
+    --shard`` made: such parts overlap with nothing, and all of them must be there.
+    `features` are read where they are asked for, as copies.
 
     Parameters
     ----------
@@ -41,7 +45,10 @@ class PartedCache(FeatureTable):
     Raises
     ------
     CacheMismatchError
-        When fingerprints differ, or two parts disagree about an image.
+        When fingerprints differ, two parts disagree about an image, or they are not
+        parts of one thing.
+    CacheNotFoundError
+        When one of the parts that ``extract --shard`` made is missing.
     """
 
     def __init__(self, parts: Sequence[FeatureCache], path: Path | None = None) -> None:
@@ -49,6 +56,7 @@ class PartedCache(FeatureTable):
         self.path = path or parts[0].path
         for part in parts[1:]:
             _require_equal_specs(parts[0], part)
+        self._apart = require_whole_set(parts)
         united = {k: np.concatenate([p.columns[k] for p in parts]) for k in _SHARED}
         classes, united["labels"] = _united_classes(parts)
         lengths = [len(p) for p in parts]
@@ -76,11 +84,27 @@ class PartedCache(FeatureTable):
         again[1:] = paths[order[1:]] == paths[order[:-1]]
         first = order[np.maximum.accumulate(np.where(again, 0, np.arange(len(order))))]
         self.repeated = int(again.sum())
+        if self._apart and self.repeated:
+            self._refuse_overlap(paths, part, first[again], order[again])
         self._require_agreement(united, part, first[again], order[again])
         kept = order[~again]
         keys = (paths[kept], united["labels"][kept], united["splits"][kept])
         chosen: Indices = kept[np.lexsort(keys)]
         return chosen
+
+    def _refuse_overlap(
+        self,
+        paths: npt.NDArray[np.bytes_],
+        part: npt.NDArray[np.int32],
+        first: Indices,
+        second: Indices,
+    ) -> None:
+        a, b = (self.parts[part[rows[0]]].path for rows in (first, second))
+        raise CacheMismatchError(
+            f"{shown(paths[first[0]])} is in {shown(a)} and in {shown(b)} "
+            f"({self.repeated:,} images in all), but parts of a data set have no image "
+            "in common; leave one of them out"
+        )
 
     def _require_agreement(
         self,
@@ -106,6 +130,12 @@ class PartedCache(FeatureTable):
                 f"{shown(a)} and in {shown(b)} ({_count(wrong)} in all); bring one of "
                 "them up to date with 'featcache extract', or leave it out"
             )
+
+    def _told(self) -> Told:
+        is_open = all(part.columns for part in self.parts)
+        columns = self.columns if is_open else {}
+        yield from cache_told(self.path, self.spec, len(self), columns)
+        yield "files", some((p.path.name for p in self.parts), len(self.parts))
 
     def __len__(self) -> int:
         return len(self._part)
@@ -190,6 +220,21 @@ class PartedCache(FeatureTable):
     def source(self) -> PartedRows:
         """The features by row, read from the files."""
         return PartedRows([p.source for p in self.parts], self._part, self._row)
+
+    def in_files(self, rows: Indices) -> Indices:
+        """Return rows in the order in which files have them.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (n,)
+            Rising.
+
+        Returns
+        -------
+        ndarray of int64, shape (n,)
+            The same ones, one file after the other.
+        """
+        return rows[np.lexsort((self._row[rows], self._part[rows]))]
 
     def take_views(self, rows: Indices, count: int) -> npt.NDArray[Any]:
         """Return the first views of some rows.

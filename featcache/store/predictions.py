@@ -81,7 +81,7 @@ class PredictionFile:
             self._parquet = optional("pyarrow.parquet", "Parquet", extra="export")
             self._journal = path.with_name(f"{path.name}.partial")
         self._known: dict[str, tuple[int, int, bool]] = {}
-        self._added = False
+        self._added = self._forgetful = False
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -132,6 +132,11 @@ class PredictionFile:
         """
         return self.is_known(file) and self._known[shown(file.name)][2]
 
+    def forget(self) -> None:
+        """Know no image any more, nor those to come: a third of a kilobyte each."""
+        self._known.clear()
+        self._forgetful = True
+
     def append(self, entries: Sequence[Entry]) -> None:
         """Write rows behind the others, on the disk when this returns.
 
@@ -157,7 +162,7 @@ class PredictionFile:
                 raise
         self._end += len(data)
         self._added = True
-        for entry in entries:
+        for entry in () if self._forgetful else entries:
             self._note(entry)
 
     def entries(self) -> Iterator[Entry]:

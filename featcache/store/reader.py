@@ -29,6 +29,7 @@ from featcache.store.header import Header, header_of, open_file
 from featcache.store.layout import manifest_digest
 from featcache.store.rows import FileRows
 from featcache.store.table import FeatureTable
+from featcache.store.told import ClosedColumns, closed
 
 CHECKED_ON_OPEN = 256 << 20  # bytes; larger caches are checked by verify alone
 
@@ -89,7 +90,7 @@ class FeatureCache(FeatureTable):
 
     def close(self) -> None:
         """Let go of the file; arrays handed out before stay readable."""
-        self.columns = {}
+        self.columns = ClosedColumns(self.path)
         self.__dict__.pop("_source", None)  # whoever was given it keeps it
         # While somebody still holds an array, the map goes with the last one.
         with suppress(BufferError):
@@ -126,6 +127,8 @@ class FeatureCache(FeatureTable):
     @property
     def source(self) -> FileRows:
         """The features by row, mapped or read."""
+        if not self.columns:
+            raise closed(self.path)
         return self._source
 
     def take_views(self, rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[Any]:
@@ -303,10 +306,8 @@ def _mapped(file: BinaryIO, header: Header) -> mmap.mmap:
 
 def _reopened(path: str, fingerprint: str, manifest_sha256: str) -> FeatureCache:
     cache = FeatureCache(Path(path))
-    if (cache.fingerprint, cache.header.manifest_sha256) == (
-        fingerprint,
-        manifest_sha256,
-    ):
+    found = cache.fingerprint, cache.header.manifest_sha256
+    if found == (fingerprint, manifest_sha256):
         return cache
     cache.close()
     raise CacheMismatchError(

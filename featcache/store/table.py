@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.displays import Displayed, Told
 from featcache.core.errors import SpecError
 from featcache.core.features import Features, RowSource, StoredFeatures
 from featcache.core.layers import MapShape
@@ -15,7 +16,8 @@ from featcache.core.manifest import SPLITS, TRAIN
 from featcache.core.metrics import Labels
 from featcache.core.specs import FeatureSpec
 from featcache.core.status import Status
-from featcache.core.text import plural, shown, times
+from featcache.core.text import shown
+from featcache.store.told import cache_told
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 MANIFEST = ("classes", "paths", "labels", "splits", "sizes", "mtimes_ns")
 
 
-class FeatureTable(ABC):
+class FeatureTable(Displayed, ABC):
     """N rows: a feature, a label, a split, a path, a digest and a status each."""
 
     path: Path
@@ -42,11 +44,8 @@ class FeatureTable(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        kind, spec = type(self).__name__, self.spec
-        row = f"{times(spec.map_shape or (self.embed_dim,))} x {spec.dtype}"
-        of = f"{plural(len(self), 'image')}, {spec.backbone}"
-        return f"<{kind} {shown(self.path)}: {of}, {row}>"
+    def _told(self) -> Told:
+        return cache_told(self.path, self.spec, len(self), self.columns)
 
     @abstractmethod
     def __len__(self) -> int: ...

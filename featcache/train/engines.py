@@ -48,10 +48,15 @@ def engine(
     Returns
     -------
     Epochs
-        With a device other than ``cpu`` torch; numba where loading it pays.
+        With a device other than ``cpu`` torch; numba where loading it pays; numpy
+        where several processes train together.
     """
     n = len(train)
     batch_size = min(spec.batch_size, n)
+    if resources.share.count > 1:
+        from featcache.train.rank_steps import RankEpochs
+
+        return RankEpochs(heads, scaling, batch_size, resources.share)
     if resources.device != "cpu":
         from featcache.train.tensors import TorchEpochs
 

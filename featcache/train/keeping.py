@@ -9,7 +9,7 @@ from torch import Tensor
 
 from featcache.core.reports import EpochRecord
 from featcache.train.classifier import Classifier
-from featcache.train.sgd import selection_key
+from featcache.train.judging import selection_key
 
 Arrays = dict[str, npt.NDArray[Any]]
 

@@ -7,7 +7,7 @@ import numpy as np
 from featcache.core.features import Features
 from featcache.core.heads import Floats, softmax
 from featcache.core.solver_specs import RidgeSpec
-from featcache.train.passes import row_blocks, threads_for
+from featcache.train.passes import Sliced, row_blocks, threads_for
 from featcache.train.ridge import best_penalty, decompose
 
 
@@ -26,10 +26,10 @@ class LeftOut:
     """
 
     def __init__(self, features: Features, classes: int) -> None:
-        n, D = features.X.shape
+        n, D = len(features), features.embed_dim
         self._features, self._work = features, n * D * min(n, D)
         with threads_for(self._work):
-            self._path = decompose(features.X, features.y, classes)
+            self._path = decompose(Sliced(features), features.y, classes)
             grid = tuple(sorted(RidgeSpec().lambdas))
             self._penalty, self._scale = best_penalty(self._path, features, grid)
 
@@ -41,7 +41,7 @@ class LeftOut:
         (slice, ndarray of float32, shape (m, C))
             Successive samples, and what the head without each gives it.
         """
-        X, y = self._features.X, self._features.y
+        X, y = Sliced(self._features), self._features.y
         C = len(self._path.share)
         with threads_for(self._work):
             for rows in row_blocks(len(y), max(C, X.shape[1])):

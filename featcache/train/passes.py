@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.features import Features, Matrix
 from featcache.core.metrics import Labels
 
 Doubles = npt.NDArray[np.float64]
@@ -37,6 +38,26 @@ def threads_for(multiplications: int) -> Iterator[None]:
 
     with threadpool_limits(1 if multiplications < _WORTH_THREADS else None):
         yield
+
+
+class Sliced:
+    """Features as an array of which only the slices that are asked for are in memory.
+
+    Parameters
+    ----------
+    features : Features
+        X (n, D).
+    """
+
+    def __init__(self, features: Features) -> None:
+        self._features = features
+        self.shape = len(features), features.embed_dim
+
+    def __getitem__(self, rows: slice) -> Matrix:
+        start, stop, _ = rows.indices(self.shape[0])
+        part: Matrix = np.empty((stop - start, self.shape[1]), self._features.dtype)
+        self._features.read(start, part)
+        return part
 
 
 def row_blocks(n: int, width: int) -> Iterator[slice]:

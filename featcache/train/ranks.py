@@ -79,6 +79,9 @@ class Ranks:
     def joined(cls, device: str) -> Iterator["Ranks"]:
         """Meet the other processes that torchrun has started; part when all is done.
 
+        Where they have met already, and are to do more than one thing together, nothing
+        is done: to part and meet again would mix up the one meeting with the other.
+
         Parameters
         ----------
         device : {"auto", "cpu", "cuda"}
@@ -105,6 +108,9 @@ class Ranks:
             yield cls.alone()
             return
         ranks = cls(*place, _own_device(device, place[2], place[3]))
+        if distributed.is_initialized():
+            yield ranks  # whoever brought them together also lets them part
+            return
         ranks._meet()
         try:
             yield ranks

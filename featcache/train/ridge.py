@@ -18,6 +18,7 @@ from featcache.core.solver_specs import RidgeSpec
 from featcache.train.calibration import fit_scale
 from featcache.train.passes import (
     Doubles,
+    Sliced,
     class_sums,
     judged_rows,
     row_blocks,
@@ -57,9 +58,9 @@ def fit_ridge(
         ``chosen_lambda`` and ``chosen_temperature``.
     """
     began = time.perf_counter()
-    n, D = train.X.shape
+    n, D = len(train), train.embed_dim
     with threads_for(n * D * min(n, D)):
-        path = decompose(train.X, train.y, classes)
+        path = decompose(Sliced(train), train.y, classes)
         grid = tuple(sorted(spec.lambdas))
         penalty, scale = best_penalty(path, train, grid)
         weight, bias = path.solution(penalty)
@@ -157,7 +158,9 @@ class RidgePath:
         return result
 
 
-def decompose(X: npt.NDArray[np.floating], y: Labels, classes: int) -> RidgePath:
+def decompose(
+    X: npt.NDArray[np.floating] | Sliced, y: Labels, classes: int
+) -> RidgePath:
     """Return the solutions for every lambda, from one eigendecomposition.
 
     Of X'X (D, D), summed in blocks of rows, where there are more samples than
@@ -165,8 +168,8 @@ def decompose(X: npt.NDArray[np.floating], y: Labels, classes: int) -> RidgePath
 
     Parameters
     ----------
-    X : ndarray, shape (n, D)
-        Features; may be memory-mapped.
+    X : ndarray or Sliced, shape (n, D)
+        Features; read in blocks where they are more than D.
     y : ndarray of int32, shape (n,)
         Labels in [0, C).
     classes : int
@@ -180,7 +183,7 @@ def decompose(X: npt.NDArray[np.floating], y: Labels, classes: int) -> RidgePath
     n, D = X.shape
     share = np.bincount(y, minlength=classes) / n
     if n < D:
-        return _of_rows(np.asarray(X, np.float64), y, share)
+        return _of_rows(np.asarray(X[:], np.float64), y, share)
     mean, product, targets = _moments(X, y, share)
     squares, axes = np.linalg.eigh(product)
     kept = _varying(squares, D)
@@ -202,7 +205,7 @@ def _of_rows(X: Doubles, y: Labels, share: Doubles) -> RidgePath:
 
 
 def _moments(
-    X: npt.NDArray[np.floating], y: Labels, share: Doubles
+    X: npt.NDArray[np.floating] | Sliced, y: Labels, share: Doubles
 ) -> tuple[Doubles, Doubles, Doubles]:
     """Return the mean (D,), X'X (D, D) and X'Y (D, C), both centred, in one pass."""
     n, D = X.shape
@@ -251,7 +254,7 @@ def best_penalty(
     y = train.y[at]
     found = []
     for penalty, scores in zip(
-        grid, path.leave_one_out(train.X[at], y, grid), strict=True
+        grid, path.leave_one_out(train.fetch(at), y, grid), strict=True
     ):
         scale = fit_scale(scores, y)
         found.append((cross_entropy(scale * scores, y), penalty, scale))

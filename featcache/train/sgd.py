@@ -15,16 +15,18 @@ import numpy as np
 
 from featcache.core.errors import TrainingError
 from featcache.core.features import Features
-from featcache.core.heads import Floats, LinearHead, initial_head
-from featcache.core.metrics import Labels, accuracy, cross_entropy
+from featcache.core.heads import LinearHead, initial_head
 from featcache.core.reports import EpochRecord
 from featcache.core.resources import Resources
+from featcache.core.shares import Share
 from featcache.core.training_specs import STANDARDIZE, SgdSpec
 from featcache.train.engines import engine, limits
+from featcache.train.feeding import Feed, WindowFeed
 from featcache.train.heads import Heads
+from featcache.train.judging import SCORED, cross_entropies, selection_key
 from featcache.train.standardize import scaling_of
 from featcache.train.steps import Epochs, Losses
-from featcache.train.windows import Feed, Plan, WindowFeed, plan_windows
+from featcache.train.windows import Plan, plan_windows
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
 # Multiply-adds in one product from which a second BLAS thread is worth waiting for:
 # below, two threads on busy cores wait for each other: measured up to 100 times slower.
 _WORTH_THREADS = 400_000_000
-
-_SCORED = 1 << 22  # scores of val computed at once
 
 _ANY = Resources()
 
@@ -150,15 +150,16 @@ def fit_sgd_many(
         train,
         classes=classes,
         batch_size=specs[0].batch_size,
-        memory=memory,
+        memory=resources.share.budget(train, memory),
         resident=resident,
     )
     results: dict[int, Fitted | Diverged] = {}
     for kind in STANDARDIZE:  # other features, hence other products
         places = [i for i, s in enumerate(specs) if s.standardize == kind]
         if places:
-            group = _Group([specs[i] for i in places], train, val, classes)
-            fitted = group.fit(plan, resources)
+            chosen = [specs[i] for i in places]
+            group = _Group(chosen, train, val, classes, resources)
+            fitted = group.fit(plan)
             results.update(zip(places, fitted, strict=True))
     lost = [r for r in results.values() if isinstance(r, Diverged)]
     if len(lost) == len(specs):
@@ -167,49 +168,6 @@ def fit_sgd_many(
         )
         raise TrainingError(f"{every}{lost[0]}; try a smaller --lr")
     return [results[i] for i in range(len(specs))]
-
-
-def judge(head: LinearHead, val: Features | None) -> tuple[float | None, float | None]:
-    """Return a head's loss and accuracy on validation features.
-
-    Parameters
-    ----------
-    head : LinearHead
-        As it is now.
-    val : Features, optional
-        Without it there is nothing to judge by.
-
-    Returns
-    -------
-    (float, float) or (None, None)
-        Mean cross-entropy in nats, and accuracy.
-    """
-    if val is None:
-        return None, None
-    loss = right = 0.0
-    for rows, X in val.blocks(max(1, _SCORED // len(head.bias))):
-        scores, y = head.scores(X), val.y[rows]
-        loss += len(y) * cross_entropy(scores, y)
-        right += len(y) * accuracy(scores, y)
-    return loss / len(val), right / len(val)
-
-
-def selection_key(record: EpochRecord) -> tuple[float, float]:
-    """Return what the best epoch has the most of.
-
-    Parameters
-    ----------
-    record : EpochRecord
-        One epoch.
-
-    Returns
-    -------
-    (float, float)
-        Validation accuracy, then minus the loss; without validation the epoch.
-    """
-    if record.val_accuracy is None or record.val_loss is None:
-        return (float(record.epoch), 0.0)
-    return (record.val_accuracy, -record.val_loss)
 
 
 class _Group:
@@ -221,10 +179,14 @@ class _Group:
         train: Features,
         val: Features | None,
         classes: int,
+        resources: Resources,
     ) -> None:
         self.specs, self.train, self.val = specs, train, val
+        self.resources, self.share = resources, resources.share
+        # Once: what of val is a process's own may be a copy.
+        self.judged = None if val is None else self.share.holding(val).of(val)
         start = initial_head(classes, train.embed_dim, seed=specs[0].seed)
-        self.scaling = scaling_of(train, specs[0].standardize)
+        self.scaling = scaling_of(train, specs[0].standardize, self.share)
         self.heads = Heads(start, specs)
         self.places = list(range(len(specs)))  # of the heads that are left
         self.best = [start] * len(specs)
@@ -232,11 +194,11 @@ class _Group:
         self.history: list[list[EpochRecord]] = [[] for _ in specs]
         self.lost: dict[int, Diverged] = {}
 
-    def fit(self, plan: Plan | None, resources: Resources) -> list[Fitted | Diverged]:
+    def fit(self, plan: Plan | None) -> list[Fitted | Diverged]:
         """Train to the last epoch."""
         shared, n = self.specs[0], len(self.train)
-        epochs = engine(self.heads, self.train, self.scaling, shared, resources)
-        feed = _feed(self.train, plan, shared)
+        epochs = engine(self.heads, self.train, self.scaling, shared, self.resources)
+        feed = _feed(self.train, plan, shared, self.share)
         # Overflow is dealt with after the epoch, by giving up the head.
         with feed, self._threads(), np.errstate(all="ignore"):
             for epoch in range(shared.epochs):
@@ -265,6 +227,7 @@ class _Group:
             sums = epochs.run(order, self.heads.lr(epoch))
             loss += sums[0]
             right += sums[1]
+        loss, right = self.share.total(np.stack([loss, right]))
         return loss, right
 
     def _threads(self) -> AbstractContextManager[object]:
@@ -276,14 +239,15 @@ class _Group:
 
     def _judge(self) -> tuple[Losses | None, Losses | None]:
         """Return loss and accuracy (H,) on val, of all heads at once."""
-        if self.val is None:
+        if self.val is None or self.judged is None:
             return None, None
         H, C, _ = self.heads.W.shape
         loss, right, n = np.zeros(H), np.zeros(H), len(self.val)
-        for rows, X in self.val.blocks(max(1, _SCORED // (H * C))):
-            labels, scores = self.val.y[rows], self.heads.scores(self.scaling(X))
+        for rows, X in self.judged.blocks(max(1, SCORED // (H * C))):
+            labels, scores = self.judged.y[rows], self.heads.scores(self.scaling(X))
             right += (scores.argmax(axis=2) == labels[:, None]).sum(axis=0)
-            loss += _cross_entropies(scores, labels)
+            loss += cross_entropies(scores, labels)
+        loss, right = self.share.total(np.stack([loss, right]))
         return loss / n, right / n
 
     def _record(
@@ -324,8 +288,11 @@ class _Group:
             self.best_epoch[place] = record.epoch
 
 
-def _feed(train: Features, plan: Plan | None, spec: SgdSpec) -> Feed:
-    return Feed(train, spec.seed) if plan is None else WindowFeed(train, plan, spec)
+def _feed(train: Features, plan: Plan | None, spec: SgdSpec, share: Share) -> Feed:
+    holding = share.holding(train)
+    if plan is None:
+        return Feed(train, spec.seed, holding)
+    return WindowFeed(train, plan, spec, holding)
 
 
 @cache
@@ -334,12 +301,3 @@ def _blas() -> "ThreadpoolController":
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
-
-
-def _cross_entropies(scores: Floats, y: Labels) -> Losses:
-    """Return the summed cross-entropy (H,) of scores (n, H, C), in float64."""
-    shifted = scores.astype(np.float64)
-    shifted -= shifted.max(axis=2, keepdims=True)
-    at_label = shifted[np.arange(len(y)), :, y]
-    losses: Losses = (np.log(np.exp(shifted).sum(axis=2)) - at_label).sum(axis=0)
-    return losses

@@ -10,7 +10,6 @@ from featcache.core.heads import Floats
 from featcache.core.knn import Head
 from featcache.core.metrics import Labels, accuracy, cross_entropy
 from featcache.core.reports import EpochRecord
-from featcache.train.passes import row_blocks
 
 HeadT_co = TypeVar("HeadT_co", bound=Head, covariant=True)
 
@@ -85,8 +84,8 @@ def describe(
 def _measure(head: Head, features: Features) -> tuple[float, float]:
     """Return log loss and accuracy; in blocks, since features may not fit in memory."""
     n, loss, right = len(features), 0.0, 0.0
-    for rows in row_blocks(n, features.X.shape[1]):
-        scores, y = head.scores(features.X[rows]), features.y[rows]
+    for rows, X in features.blocks():
+        scores, y = head.scores(X), features.y[rows]
         loss += len(y) * cross_entropy(scores, y)
         right += len(y) * accuracy(scores, y)
     return loss / n, right / n

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from featcache.core.features import Features
 from featcache.core.heads import Floats, LinearHead, unit_rows
+from featcache.core.shares import ALONE, Share
 from featcache.core.training_specs import Standardize
 
 Doubles = npt.NDArray[np.float64]
@@ -101,7 +102,7 @@ def fit_scaling(X: npt.NDArray[np.floating], kind: Standardize) -> Scaling:
     return scaling_of(Features(X, np.zeros(len(X), np.int32), np.arange(len(X))), kind)
 
 
-def scaling_of(features: Features, kind: Standardize) -> Scaling:
+def scaling_of(features: Features, kind: Standardize, share: Share = ALONE) -> Scaling:
     """Learn a standardisation from features that may be larger than memory.
 
     Parameters
@@ -110,25 +111,28 @@ def scaling_of(features: Features, kind: Standardize) -> Scaling:
         n at least 1.
     kind : {"none", "zscore", "l2"}
         Which.
+    share : Share
+        What of them this process looks at.
 
     Returns
     -------
     Scaling
-        As `fit_scaling`'s.
+        As `fit_scaling`'s, of the features of all processes.
     """
     if kind != "zscore":
         return Scaling(kind)
     n, D = len(features), features.embed_dim
     mean: Doubles = np.zeros(D)
     largest: Floats = np.zeros(D, np.float32)
-    for _, block in features.blocks(_ROWS):
+    held = share.holding(features).of(features)
+    for _, block in held.blocks(_ROWS):
         mean += block.sum(axis=0, dtype=np.float64) / n
         np.maximum(largest, np.abs(block).max(axis=0), out=largest)
+    mean = share.total(mean)
+    largest = share.together(largest[None]).max(axis=0)
     variance: Doubles = np.zeros(D)
-    for _, block in features.blocks(
-        _ROWS
-    ):  # a second pass: E[x^2] - E[x]^2 would cancel
+    for _, block in held.blocks(_ROWS):  # a second pass: E[x^2] - E[x]^2 would cancel
         variance += ((block - mean) ** 2).sum(axis=0) / n
-    std = np.sqrt(variance)
+    std = np.sqrt(share.total(variance))
     std[std <= _ROUNDING * largest] = 1
     return Scaling(kind, mean.astype(np.float32), std.astype(np.float32))

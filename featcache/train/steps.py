@@ -97,8 +97,8 @@ class NumpyEpochs:
         self.flat_G = self.G.reshape(H * C, columns)
         self.P = np.empty((self.batch_size, H, C), np.float32)
         self.top = np.empty((self.batch_size, H, 1), np.float32)
-        self.momentum = _per_head(heads.momentum)
-        self.weight_decay = _per_head(heads.weight_decay)
+        self.momentum = per_head(heads.momentum)
+        self.weight_decay = per_head(heads.weight_decay)
         self.decays = bool(heads.weight_decay.any())
         self.nesterov = bool(heads.nesterov.any())
         self.plain = ~heads.nesterov[:, None, None]
@@ -121,7 +121,7 @@ class NumpyEpochs:
         if len(self.G) != len(self.heads):
             self._allocate()  # a head was dropped
         H, rows, b = len(self.heads), len(self._fetched), self.batch_size
-        loss, right, rates = np.zeros(H), np.zeros(H), _per_head(lr)
+        loss, right, rates = np.zeros(H), np.zeros(H), per_head(lr)
         for first in range(0, len(order), rows):
             X, y = self._fetch(order[first : first + rows])
             for start in range(0, len(y), b):
@@ -203,8 +203,19 @@ def _blocks(shape: tuple[int, ...]) -> list[tuple[slice, slice]]:
     ]
 
 
-def _per_head(values: Floats) -> Floats:
-    """Return (H, 1, 1); where all heads agree without a stride, which is faster."""
+def per_head(values: Floats) -> Floats:
+    """Return a setting of each head in a shape that fits the weights.
+
+    Parameters
+    ----------
+    values : ndarray of float32, shape (H,)
+        One per head.
+
+    Returns
+    -------
+    ndarray of float32, shape (H, 1, 1)
+        Where all heads agree without a stride, which is faster.
+    """
     if (values == values[0]).all():
         values = np.broadcast_to(values[0], values.shape)
     return values[:, None, None]

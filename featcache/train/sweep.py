@@ -11,7 +11,8 @@ from featcache.core.resources import Resources
 from featcache.core.text import plural
 from featcache.core.training_specs import AXES, SgdSpec, SweepSpec
 from featcache.train.folds import held_out
-from featcache.train.sgd import Diverged, Fitted, fit_sgd_many, selection_key
+from featcache.train.judging import selection_key
+from featcache.train.sgd import Diverged, Fitted, fit_sgd_many
 from featcache.train.solved import edge_note
 
 

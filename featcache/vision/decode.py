@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from featcache.core.errors import SpecError
-from featcache.core.places import ImagePlace
+from featcache.core.locations import Location
 from featcache.core.specs import Exif, ViewSpec
 from featcache.core.status import Status, UnusableImageError
 from featcache.vision.reading import PlaceError, read_bytes
@@ -44,7 +44,7 @@ _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _TO_RGB = ("L", "1", "P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 
 
-def read_file(place: ImagePlace) -> bytes:
+def read_file(place: Location) -> bytes:
     """Read an image's file, or its part of one.
 
     Parameters

@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from featcache.core.errors import BadImage
+from featcache.core.locations import Location
 from featcache.core.manifest import Manifest
-from featcache.core.places import ImagePlace
 from featcache.core.status import UnusableImageError
 from featcache.core.text import shown
 from featcache.vision.decode import read_file
@@ -124,7 +124,7 @@ class Source:
         return BadImage(shown(self.manifest.file(sample_index)), str(error))
 
 
-def _head(place: ImagePlace) -> Path | io.BytesIO:
+def _head(place: Location) -> Path | io.BytesIO:
     """Return what Pillow reads an image's size from."""
     if not isinstance(place, Path):
         return io.BytesIO(read_bytes(place))

@@ -4,7 +4,7 @@ import timeit
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -226,8 +226,9 @@ def keep_float32_exact() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     if hasattr(torch.backends.cudnn, "conv"):  # torch 2.9 and newer
         # Each by its name, too: torch.export refuses flags that contradict each other.
-        torch.backends.cudnn.conv.fp32_precision = "ieee"
-        torch.backends.cudnn.rnn.fp32_precision = "ieee"
+        kinds: tuple[Any, ...] = (torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
+        for kind in kinds:
+            kind.fp32_precision = "ieee"
 
 
 def _jpegs(view: ViewSpec, device: torch.device) -> "JpegViews | None":

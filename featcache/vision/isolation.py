@@ -12,7 +12,7 @@ import subprocess
 import sys
 from typing import cast
 
-from featcache.core.places import ImagePlace, place_from_json, place_to_json
+from featcache.core.locations import Location, location_from_json, location_to_json
 from featcache.core.specs import Exif, ViewSpec
 from featcache.core.status import UnusableImageError
 
@@ -20,9 +20,7 @@ SECONDS = 60.0  # one image may take; a 100-megapixel PNG takes 4
 MEMORY = 4 << 30  # bytes of address space for the suspect
 
 
-def suspicion(
-    place: ImagePlace, view: ViewSpec, seconds: float = SECONDS
-) -> str | None:
+def suspicion(place: Location, view: ViewSpec, seconds: float = SECONDS) -> str | None:
     """Decode an image in another process and tell how that ended.
 
     Parameters
@@ -40,7 +38,7 @@ def suspicion(
         What is wrong with decoding it; None where nothing is.
     """
     view_words = [view.exif, str(view.resize), str(view.crop)]
-    where = json.dumps(place_to_json(place))
+    where = json.dumps(location_to_json(place))
     command = [sys.executable, "-P", "-m", __name__, *view_words, where]
     try:
         done = subprocess.run(  # noqa: S603 - our own module, a list of words
@@ -102,7 +100,7 @@ def main(exif: str, resize: str, crop: str, place: str) -> None:
     view = ViewSpec(exif=cast("Exif", exif), resize=int(resize), crop=int(crop))
     for viewer in (Viewer.plain(view), Viewer.fastest(view)):
         with contextlib.suppress(UnusableImageError):
-            viewer(read_file(place_from_json(json.loads(place))), Clock())
+            viewer(read_file(location_from_json(json.loads(place))), Clock())
 
 
 if __name__ == "__main__":

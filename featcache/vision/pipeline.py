@@ -17,8 +17,8 @@ import torch
 from featcache.core.blocks import Block
 from featcache.core.clock import Clock
 from featcache.core.heads import Floats
+from featcache.core.locations import Location
 from featcache.core.machine import cores
-from featcache.core.places import ImagePlace
 from featcache.core.specs import AugmentSpec, ViewSpec
 from featcache.core.status import Status, UnusableImageError
 from featcache.core.view_specs import TUTORIAL
@@ -80,7 +80,7 @@ class Extractor:
     def fill(
         self,
         rows: BlockRows,
-        files: Sequence[ImagePlace],
+        files: Sequence[Location],
         *,
         lookup: Lookup = lambda _: None,
         alive: Callable[[], None] = lambda: None,
@@ -115,7 +115,7 @@ class Extractor:
             self._forward(rows, batch)
 
     def _views(
-        self, rows: BlockRows, row: int, file: ImagePlace, lookup: Lookup
+        self, rows: BlockRows, row: int, file: Location, lookup: Lookup
     ) -> Sequence[Pixels | bytes]:
         """Return what has to go through the network for a row: nothing or all."""
         count = int(rows.counts[row])

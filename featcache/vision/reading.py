@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 from featcache.core.addresses import is_url
-from featcache.core.places import Cell, ImagePlace, Member
+from featcache.core.locations import Cell, Location, Member
 from featcache.vision.sources.cells import cell_bytes
 from featcache.vision.sources.pieces import remote_member
 from featcache.vision.sources.remote import file_status
@@ -15,7 +15,7 @@ class PlaceError(OSError):
     """The bytes are not where they should be."""
 
 
-def read_bytes(place: ImagePlace, limit: int | None = None) -> bytes:
+def read_bytes(place: Location, limit: int | None = None) -> bytes:
     """Return an image's bytes.
 
     Parameters
@@ -54,7 +54,7 @@ def read_bytes(place: ImagePlace, limit: int | None = None) -> bytes:
     return data
 
 
-def size_and_time(place: ImagePlace) -> tuple[int, int]:
+def size_and_time(place: Location) -> tuple[int, int]:
     """Return what tells without reading whether an image is the one it was.
 
     Parameters

@@ -1,13 +1,17 @@
 """The command predict: what it prints, and which words it refuses."""
 
 import json
+import os
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 
+import featcache
 from featcache.cli.main import main
 from featcache.core.predictions import Entry
 from featcache.stages import predicting
+from featcache.store.artifacts import save_model
 from tests.stages.test_predicting import model  # noqa: F401 - a fixture
 
 
@@ -44,6 +48,16 @@ def test_lines_array_and_file_say_the_same(run, shared_photos, tmp_path):
     assert "p.jsonl: 8 images, 8 of them there before, 0 bad" in again.stdout
 
 
+def test_names_of_classes_break_no_line(run, model, shared_photos):  # noqa: F811
+    """A line for each image, whatever letters a folder's name has."""
+    told = featcache.open_model(model)
+    hostile = ("fire\nants", os.fsdecode(b"bees\xff"))
+    save_model(replace(told, classes=hostile), model)
+    for line in run(shared_photos / "val").stdout.splitlines():
+        _, label, _ = line.split("\t")
+        assert label in (r"fire\nants", r"bees\xff")
+
+
 def test_bad_images_are_named_and_exit_with_1(run, shared_photos, tmp_path):
     """Also when all was done by an earlier run."""
     (tmp_path / "bad.jpg").write_bytes(b"no image")
@@ -59,7 +73,7 @@ def test_bad_images_are_named_and_exit_with_1(run, shared_photos, tmp_path):
         ([], "name IMAGES, or a folder with --watch DIR"),
         (["x.jpg", "--watch", "d"], "name IMAGES, or a folder with --watch DIR"),
         (["x.jpg", "--interval", "1"], "--interval does nothing with IMAGES"),
-        (["x.jpg", "--overwrite"], "--overwrite does nothing with no --out"),
+        (["x.jpg", "--overwrite"], "--overwrite does nothing without --out"),
         (["--watch", "d", "--json"], "--watch has no end to print --json at"),
     ],
 )

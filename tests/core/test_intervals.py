@@ -72,6 +72,8 @@ def test_swapping_the_models_swaps_the_sign(pairs):
     assert mcnemar_exact(a, b) == mcnemar_exact(b, a)
     low, high = bootstrap_difference(a, b)
     assert -1 <= low <= high <= 1
+    if len(set(discordant(a, b))) == 2:
+        assert bootstrap_difference(b, a) == (-high, -low)
 
 
 def test_mcnemar_of_a_textbook_case():

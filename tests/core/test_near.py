@@ -53,9 +53,11 @@ def test_short_products_spare_nearly_all_long_ones(monkeypatch):
     X = (random.normal(size=(300, 10)) @ random.normal(size=(10, 200))).astype("f")
     X[7] = X[3] * 2
     asked = []
-    exact = near._cosines
+    exact = near.exact_pairs
     monkeypatch.setattr(
-        near, "_cosines", lambda f, i, *rest: asked.append(len(i)) or exact(f, i, *rest)
+        near,
+        "exact_pairs",
+        lambda f, i, *rest: asked.append(len(i)) or exact(f, i, *rest),
     )
     assert found(X, 0.95) == [(3, 7)]
     assert sum(asked) < 10
@@ -64,15 +66,25 @@ def test_short_products_spare_nearly_all_long_ones(monkeypatch):
 def test_the_nearest_of_several_is_kept_in_any_order():
     """Of equally near ones the first."""
     for order in ([0, 1, 2, 3], [3, 2, 1, 0]):
-        nearest = Nearest.none(3)
+        nearest = Nearest(3)
         cosines = np.array([0.9, 0.95, 0.95, 0.93], np.float32)
         partners = np.array([2, 9, 4, 1])
         for k in order:
             nearest.hear(np.array([1]), partners[[k]], cosines[[k]])
         assert nearest.partner.tolist() == [-1, 4, -1]
-    nearest = Nearest.none(3)
+    nearest = Nearest(3)
     nearest.hear(np.array([1, 1, 1, 0]), np.array([2, 9, 4, 1]), cosines)
     assert nearest.partner.tolist() == [1, 4, -1]
+    assert nearest.cosine.tolist() == np.array([0.93, 0.95, 0], np.float32).tolist()
+
+
+def test_pairs_in_plenty_come_in_parts(monkeypatch):
+    """Where all are near each other; each pair once, and never many at a time."""
+    monkeypatch.setattr(near, "_FULL", 50)
+    X = 1 + np.random.default_rng(0).uniform(0, 0.1, (40, 8)).astype(np.float32)
+    parts = [len(i) for i, _, _ in near_pairs(as_features(X), 0.9)]
+    assert sum(parts) == 40 * 39 // 2
+    assert max(parts) <= 50
 
 
 def test_images_of_nothing_are_near_nothing():

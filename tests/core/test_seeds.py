@@ -1,9 +1,11 @@
 """Randomness that can be repeated: equal arguments, equal numbers, anywhere."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featcache.core.errors import SpecError
 from featcache.core.seeds import epoch_order, generator
 
 SEEDS = st.integers(0, 2**64)
@@ -35,6 +37,12 @@ def test_an_epoch_visits_each_sample_once(n, seed, epoch):
     order = epoch_order(n, seed=seed, epoch=epoch)
     assert order.dtype == np.int64
     assert sorted(order.tolist()) == list(range(n))
+
+
+def test_a_negative_seed_is_refused():
+    """numpy's own error names neither the seed nor what to do."""
+    with pytest.raises(SpecError, match="a seed must not be negative, got -1"):
+        generator(-1, "order")
 
 
 def test_epochs_differ():

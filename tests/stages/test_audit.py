@@ -13,6 +13,8 @@ from featcache.cli.main import main
 from featcache.core.audits import KINDS
 from featcache.core.errors import CacheMismatchError, SpecError
 from featcache.core.manifest import TRAIN, VAL
+from featcache.core.progress import Silent
+from featcache.stages import audit_checks, audit_copies, auditing
 from featcache.stages.auditing import NEAR
 from tests.store.conftest import make_content
 
@@ -32,6 +34,16 @@ def planted(n=N, classes=3):
 
 def finds(report, kind):
     return {(found.path, found.other) for found in report.of(kind)}
+
+
+class Heard(Silent):
+    """Keeps the lines that it is told."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
 
 
 @pytest.fixture
@@ -211,3 +223,51 @@ def test_the_command_shows_the_worst_and_writes_all(content, tmp_path):
     assert [count["train"] for count in report["classes"]] == np.bincount(
         labels[content.manifest.splits == TRAIN]
     ).tolist()
+
+
+def test_a_report_lists_no_more_than_it_has_room_for(content, tmp_path, monkeypatch):
+    """Counts and the file have all; the worst are listed, and a note says so."""
+    monkeypatch.setattr(auditing, "LISTED", 2)
+    labels = content.manifest.labels
+    labels[[3, 31, 62]] = (labels[[3, 31, 62]] + 1) % 3
+    path, table = content.complete(tmp_path / "it.h5"), tmp_path / "all.csv"
+    report = featcache.audit(path, csv=table)
+    assert (report.counts["label"], len(report.of("label"))) == (3, 2)
+    note = "label: the first 2 of 3 findings are listed; --csv writes all"
+    assert note in report.notes
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = [row["path"] for row in csv.DictReader(file) if row["kind"] == "label"]
+    assert sorted(rows) == ["00003.jpg", "00031.jpg", "00062.jpg"]
+    assert rows[:2] == [found.path for found in report.of("label")]
+
+
+def test_many_rows_are_compared_by_compiled_code_or_it_is_said(
+    content, tmp_path, monkeypatch
+):
+    """With the same findings either way."""
+    content.rows["features"][97] = content.rows["features"][7] * 1.5
+    path = content.complete(tmp_path / "it.h5")
+    heard = Heard()
+    monkeypatch.setattr(audit_copies, "WORTH_COMPILING", 1)
+    compiled = featcache.audit(path, progress=heard)
+    assert heard.lines == []
+    reason = "llvmlite is not installed (pip install 'featcache[fast]')"
+    monkeypatch.setattr(audit_copies, "comparison_here", lambda: (None, reason))
+    by_numpy = featcache.audit(path, progress=heard)
+    assert heard.lines == [
+        f"comparing with numpy, which takes ten times as long: {reason}"
+    ]
+    found = {("00097.jpg", "00007.jpg")}
+    assert finds(compiled, "near_duplicate") == finds(by_numpy, "near_duplicate")
+    assert finds(compiled, "near_duplicate") == found
+
+
+def test_probabilities_are_the_same_kept_or_computed_twice(
+    content, audited, monkeypatch
+):
+    labels = content.manifest.labels
+    labels[[3, 31, 62]] = (labels[[3, 31, 62]] + 1) % 3
+    kept = audited().of("label")
+    monkeypatch.setattr(audit_checks, "_KEPT", 0)
+    assert audited().of("label") == kept
+    assert len(kept) == 3

@@ -1,5 +1,6 @@
 """Caches of maps: what they hold, how they are made and read, and what refuses them."""
 
+import os
 import shutil
 
 import numpy as np
@@ -13,6 +14,7 @@ import featcache
 from featcache.cli.main import main
 from featcache.core.errors import (
     CacheMismatchError,
+    CacheNotFoundError,
     DamagedRowsError,
     NumericError,
     SpecError,
@@ -23,6 +25,7 @@ from featcache.core.tolerances import relative_errors, tolerance
 from featcache.stages.changes import status
 from featcache.stages.inspection import describe
 from featcache.stages.merging import merge
+from featcache.stages.newest import newest_cache
 from featcache.stages.origins import Origin
 from featcache.stages.sources import find_weights
 from featcache.store.maps import StoredMaps, require_maps
@@ -286,6 +289,17 @@ def test_who_wants_features_refuses_maps_in_one_line(made, tmp_path, use):
         assert f"finetune --unfreeze layer4 --from-cache {made}" in str(refused.value)
         assert "\n" not in str(refused.value)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_newest_cache_is_one_of_features(made, photos, extract, tmp_path):
+    """Who names no cache wants features, though maps were made last."""
+    with pytest.raises(CacheNotFoundError, match="no cache of features, but maps"):
+        newest_cache(tmp_path)
+    extract(photos, "features", layer="avgpool").close()
+    later = made.stat().st_mtime_ns + 10**12
+    os.utime(made, ns=(later, later))
+    assert newest_cache(tmp_path).name == "features.h5"
+    assert newest_cache(tmp_path, maps=True) == made
 
 
 def test_a_model_is_not_measured_on_maps(made, photos, extract, tmp_path):

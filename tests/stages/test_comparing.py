@@ -102,6 +102,32 @@ def test_without_data_the_newest_fitting_caches_are_taken(made, caches, monkeypa
     assert [m.data for m in both.models] == ["cache/r0.h5", "cache/r0.h5"]
 
 
+def test_the_cache_that_a_head_was_fitted_on_comes_first(made, caches, tmp_path):
+    """Not a newer one that fits as well."""
+    (tmp_path / "cache").mkdir()
+    shutil.copy(made / "cache/r0.h5", tmp_path / "cache/newer.h5")
+    shutil.copy(made / "cache/r0.h5", tmp_path / "older.h5")
+    a, b = (
+        replace(model_of(caches[0], seed=s), report={"settings": {"cache": "older.h5"}})
+        for s in (0, 5)
+    )
+    assert {m.data for m in featcache.compare(a, b).models} == {"older.h5"}
+    (tmp_path / "older.h5").unlink()
+    assert {m.data for m in featcache.compare(a, b).models} == {"cache/newer.h5"}
+
+
+def test_maps_fit_no_head(made, caches, shared_photos, tmp_path):
+    """Newest or named: they are of the same network, but they are no features."""
+    (tmp_path / "cache").mkdir()
+    shutil.copy(made / "cache/r0.h5", tmp_path / "cache")
+    how = {"weights": "random:0", "layer": "layer3", "cache": "cache/maps.h5"}
+    maps = featcache.extract(shared_photos, **how)
+    a, b = model_of(caches[0]), model_of(caches[0], seed=5)
+    assert {m.data for m in featcache.compare(a, b).models} == {"cache/r0.h5"}
+    with pytest.raises(CacheMismatchError, match=r"maps\.h5 holds maps of layer3, no"):
+        featcache.compare(a, b, data=[maps])
+
+
 def test_a_folder_does_where_no_cache_fits(caches, shared_photos):
     """The features are computed, and the same images are compared."""
     a, b = model_of(caches[0]), model_of(caches[1])

@@ -19,7 +19,8 @@ from featcache.core.progress import Silent
 from featcache.core.specs import SgdSpec
 from featcache.core.status import Status
 from featcache.stages.curve_fits import as_many_steps
-from featcache.viz.curves import draw_curve, save_figure
+from featcache.viz.curves import draw_curve
+from featcache.viz.style import save_figure
 
 
 @pytest.fixture(scope="module")

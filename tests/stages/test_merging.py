@@ -26,26 +26,39 @@ def quick(monkeypatch):
 @pytest.fixture
 def extract(tmp_path):
     """Extract a folder into a cache of a name."""
+    return lambda data, name, **settings: extracted(data, tmp_path, name, **settings)
 
-    def run(data, name, **settings):
-        path = tmp_path / f"{name}.h5"
-        with featcache.extract(data, weights="random:0", cache=path, **settings):
-            return path
 
-    return run
+def extracted(data, root, name, **settings):
+    path = root / f"{name}.h5"
+    with featcache.extract(data, weights="random:0", cache=path, **settings):
+        return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder, the same cut in two, and their three caches."""
+    root = tmp_path_factory.mktemp("merged") / "root"
+    whole = make_photos(root / "photos", {"train": 12, "val": 6})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("featcache.vision.forward.embedder", sampled_pixels)
+        extracted(whole, root, "whole")
+        for name, digits in (("even", "02468"), ("odd", "13579")):
+            half = root / name
+            shutil.copytree(whole, half)
+            for path in half.rglob("*.*"):
+                if path.stem[-1] not in digits:
+                    path.unlink()
+            extracted(half, root, name)
+    return root
 
 
 @pytest.fixture
-def halves(tmp_path, extract):
-    """Cut a folder in two; return the whole's cache and those of the halves."""
-    whole = make_photos(tmp_path / "photos", {"train": 12, "val": 6})
-    for name, digits in (("even", "02468"), ("odd", "13579")):
-        half = tmp_path / name
-        shutil.copytree(whole, half)
-        for path in half.rglob("*.*"):
-            if path.stem[-1] not in digits:
-                path.unlink()
-    return extract(whole, "whole"), [extract(tmp_path / n, n) for n in ("odd", "even")]
+def halves(made, tmp_path):
+    """Return the whole's cache and those of the halves, the test's own."""
+    for name in ("whole", "odd", "even"):
+        shutil.copy(made / f"{name}.h5", tmp_path)
+    return tmp_path / "whole.h5", [tmp_path / "odd.h5", tmp_path / "even.h5"]
 
 
 def test_the_merged_cache_is_the_wholes(halves, tmp_path):
@@ -63,13 +76,13 @@ def test_the_merged_cache_is_the_wholes(halves, tmp_path):
     assert [p.name for p in target.parent.iterdir()] == ["merged.h5"]
 
 
-def test_the_same_cache_twice_is_taken_once(halves, tmp_path):
+def test_the_same_cache_twice_is_taken_once(halves, made, tmp_path):
     """Repeated images are counted; the folder is still known."""
     whole, _ = halves
     report = featcache.merge([whole, whole], tmp_path / "merged.h5")
     assert (report.images, report.repeated) == (36, 36)
     with featcache.open_cache(tmp_path / "merged.h5") as merged:
-        assert merged.provenance["data"] == str(tmp_path / "photos")
+        assert merged.provenance["data"] == str(made / "photos")
 
 
 def test_a_damaged_source_makes_no_file(halves, tmp_path):
@@ -96,10 +109,10 @@ def test_what_is_there_is_not_replaced_unasked(halves, tmp_path):
     assert featcache.verify(parts[0]).rows == 36
 
 
-def test_other_settings_and_missing_files_are_refused(halves, extract, tmp_path):
+def test_other_settings_and_missing_files_are_refused(halves, made, extract, tmp_path):
     """By field, and by name."""
     whole, _ = halves
-    other = extract(tmp_path / "photos", "other", dtype="float16")
+    other = extract(made / "photos", "other", dtype="float16")
     with pytest.raises(CacheMismatchError, match="dtype is 'float16' in"):
         featcache.merge([whole, other], tmp_path / "merged.h5")
     with pytest.raises(CacheNotFoundError, match=r"nowhere\.h5"):

@@ -295,6 +295,11 @@ def test_any_name_is_one_line_and_read_again(tmp_path, ending):
         assert file.is_known(ImageFile("z.jpg", 3, 4))
         assert file.is_bad(ImageFile("z.jpg", 3, 4))
         assert not file.is_known(ImageFile("z.jpg", 3, 5))
+        file.forget()
+        file.append([Entry("new.jpg", (), "bad", 5, 6)])
+        assert not file.is_known(ImageFile("z.jpg", 3, 4))
+        assert not file.is_known(ImageFile("new.jpg", 5, 6))
+        assert len(list(file.entries())) == 3
 
 
 def test_watching_takes_a_file_once_it_is_whole(tmp_path):

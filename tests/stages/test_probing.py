@@ -16,7 +16,7 @@ from featcache.core.errors import (
     TrainingError,
 )
 from featcache.core.specs import ExtractSpec, FinetuneSpec, LogRegSpec, SgdSpec
-from featcache.stages.probing import newest_cache
+from featcache.stages.newest import newest_cache
 
 
 @pytest.fixture(scope="module")

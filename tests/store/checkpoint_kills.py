@@ -46,12 +46,15 @@ def found(folder: Path) -> int:
 def lives(folder: Path, count: int) -> Iterator[tuple[int, int]]:
     """Kill a writer so often; give what was there before and after its life."""
     draw = random.Random(0)
-    before = 0
+    began = time.perf_counter()
+    save_checkpoint(folder, state(1), {"epochs": 1})
+    longest = max(0.02, 6 * (time.perf_counter() - began))  # on a slow disk, too
+    before = 1
     for _ in range(count):
         child = os.fork()
         if child == 0:
             write_from(before, folder)
-        time.sleep(draw.uniform(0.0, 0.02))
+        time.sleep(draw.uniform(0.0, longest))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         after = found(folder)

@@ -98,13 +98,14 @@ def test_what_is_read_is_what_was_saved(path, change):
     """Bit for bit, by the file's name or its folder's."""
     model = replace(MODEL, **change)
     save_model(model, path)
-    for place in (path, path.parent):
+    for place in (path, str(path), path.parent):
         opened = open_model(place)
         assert same(opened, model)
         assert opened.fine_tuned == ("state" in change)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.slow
 def test_every_changed_byte_is_refused(path):
     """Or changes nothing: not a class, a number or a word is another one."""
     save_model(MODEL, path)

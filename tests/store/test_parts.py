@@ -7,6 +7,7 @@ import pytest
 
 from featcache.core.errors import (
     CacheCorruptError,
+    CacheError,
     CacheMismatchError,
     CacheNotFoundError,
     SpecError,
@@ -180,6 +181,15 @@ def test_missing_parts_are_errors(split_up, content, tmp_path):
         open_cache(tmp_path / "part-*.h5")
     partial_path(tmp_path / "part-c.h5").unlink()
     open_cache(tmp_path / "part-*.h5").close()
+
+
+def test_closed_parts_say_so(split_up):
+    """As one file does, naming the first."""
+    _, paths = split_up()
+    whole = open_cache(paths)
+    whole.close()
+    with pytest.raises(CacheError, match=r"\.h5 is closed; featcache.open_cache opens"):
+        whole.features("val")
 
 
 def test_a_damaged_part_is_named(split_up):

@@ -8,6 +8,7 @@ import pytest
 
 from featcache.core.errors import (
     CacheCorruptError,
+    CacheError,
     DamagedRowsError,
     SpecError,
     StorageError,
@@ -33,7 +34,6 @@ def test_a_cache_says_what_it_holds(content, cache):
     for name, values in {**content.manifest.columns(), **content.rows}.items():
         assert np.array_equal(cache.columns[name], values)
     assert cache.paths[-1] == b"\xff.jpg"
-    assert repr(cache).endswith("cache.h5: 20 images, resnet18, 512 x float32>")
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,16 @@ def test_arrays_outlive_the_cache(content, path):
         X = cache.features("val").X
     assert np.array_equal(X, content.rows["features"][15:])
     cache.close()
+
+
+@pytest.mark.parametrize("asked", ["classes", "labels", "source", "features"])
+def test_a_closed_cache_says_so(path, asked):
+    """Not a KeyError; what is known without the file stays known."""
+    cache = open_cache(path)
+    cache.close()
+    with pytest.raises(CacheError, match=r"\.h5 is closed; featcache.open_cache opens"):
+        cache.features("val") if asked == "features" else getattr(cache, asked)
+    assert (len(cache), cache.embed_dim) == (20, 512)
 
 
 def test_reading_leaves_the_file_as_it_is(path):

@@ -105,3 +105,19 @@ def test_length_does_not_matter(dtype):
     )
     b = fit_knn(short, None, classes=3, spec=KnnSpec())
     assert np.allclose(a.head.scores(new.X), b.head.scores(3 * new.X), atol=1e-3)
+
+
+@given(
+    b=st.integers(1, 5),
+    m=st.integers(1, 900),
+    k=st.integers(1, 30),
+    digits=st.sampled_from([0, 1, 6]),
+    seed=st.integers(0, 2**32),
+)
+def test_the_highest_are_those_of_a_sort(b, m, k, digits, seed):
+    """Few columns or many, in groups and beside them, with equal values or without."""
+    values = np.random.default_rng(seed).normal(size=(b, m)).round(digits)
+    found = knn._highest(values.astype(np.float32), k)
+    assert all(len(set(row)) == min(k, m) for row in found.tolist())
+    highest = np.sort(np.take_along_axis(values, found, 1), axis=1)
+    np.testing.assert_array_equal(highest, np.sort(values, axis=1)[:, -k:])

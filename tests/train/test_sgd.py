@@ -19,7 +19,8 @@ from featcache.core.seeds import epoch_order
 from featcache.core.specs import SgdSpec
 from featcache.train import engines, sgd
 from featcache.train.heads import Heads
-from featcache.train.sgd import Diverged, fit_sgd, fit_sgd_many, selection_key
+from featcache.train.judging import selection_key
+from featcache.train.sgd import Diverged, fit_sgd, fit_sgd_many
 from featcache.train.standardize import Scaling
 from featcache.train.steps import NumpyEpochs
 

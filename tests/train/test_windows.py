@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from featcache.core.features import Features, StoredFeatures
 from featcache.core.resources import Resources
 from featcache.core.specs import SgdSpec
+from featcache.train.feeding import WindowFeed
 from featcache.train.sgd import fit_sgd, fit_sgd_many
-from featcache.train.windows import Plan, WindowFeed, plan_windows
+from featcache.train.windows import Plan, plan_windows
 from tests.train.blobs import blobs
 
 
@@ -169,8 +170,9 @@ def test_an_error_of_the_disk_is_not_lost_in_a_thread():
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_memory_is_bounded(tmp_path):
-    """A file of 160 MB with 40 MB: no more than these are taken at any time."""
+@pytest.mark.parametrize("files", [1, 4])
+def test_memory_is_bounded(tmp_path, files):
+    """Files of 160 MB with 40 MB: no more than these are taken at any time."""
     script = """
         import re, sys
         from pathlib import Path
@@ -178,21 +180,27 @@ def test_memory_is_bounded(tmp_path):
         from featcache.core.features import Features, StoredFeatures
         from featcache.core.resources import Resources
         from featcache.core.training_specs import SgdSpec
-        from featcache.store.rows import FileRows
+        from featcache.store.rows import FileRows, PartedRows
         from featcache.train.sgd import fit_sgd
 
         def peak():
             status = Path("/proc/self/status").read_text()
             return int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) << 10
 
-        n, dim = 20_000, 2048
+        n, dim, files = 20_000, 2048, int(sys.argv[2])
         path = Path(sys.argv[1])
         with path.open("wb") as file:
             file.truncate(4 * n * dim)  # zeros that take no disk
         X = np.memmap(path, np.float32, "r", shape=(n, dim))
         y = (np.arange(n) * 4 // n).astype(np.int32)
-        with path.open("rb") as file:
-            rows = FileRows(path, file.fileno(), 0, X)
+        def part():
+            with path.open("rb") as file:
+                return FileRows(path, file.fileno(), 0, X)
+
+        rows = part()
+        if files > 1:  # rows fall to any of them, as those of hashed parts
+            of = np.random.default_rng(0).integers(files, size=n)
+            rows = PartedRows([part() for _ in range(files)], of, np.arange(n))
         train = StoredFeatures(rows, y, np.arange(n))
         val = StoredFeatures(rows, y[:5000], np.arange(5000))
         spec = SgdSpec(epochs=2, batch_size=256, standardize="zscore")
@@ -203,7 +211,10 @@ def test_memory_is_bounded(tmp_path):
         print((peak() - before) / 2**20)
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "features")],
+        [
+            *(sys.executable, "-c", textwrap.dedent(script)),
+            *(str(tmp_path / "features"), str(files)),
+        ],
         check=True,
         capture_output=True,
         text=True,

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.mark.parametrize(
     "count",
     [
-        pytest.param(8, id="a few"),
+        pytest.param(4, id="a few"),
         pytest.param(
             300, id="hundreds", marks=[pytest.mark.slow, pytest.mark.timeout(900)]
         ),

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from featcache.core.addresses import is_url
 from featcache.core.errors import DataError
 from featcache.core.libraries import optional
+from featcache.core.locations import Cell
 from featcache.core.machine import cores
-from featcache.core.places import Cell
 from featcache.core.text import shown
 from featcache.vision.sources.pieces import PIECE
 from featcache.vision.sources.remote import file_system, tried

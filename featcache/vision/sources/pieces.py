@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from featcache.core.addresses import is_url
+from featcache.core.locations import Member
 from featcache.core.machine import cores
-from featcache.core.places import Member
 from featcache.vision.sources.remote import remote_bytes
 from featcache.vision.sources.shared import Shared
 

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from featcache.core.addresses import absolute, is_url
 from featcache.core.errors import DataError
+from featcache.core.locations import Member
 from featcache.core.machine import cores
 from featcache.core.manifest import Manifest
-from featcache.core.places import Member
 from featcache.core.progress import SILENT
 from featcache.core.text import shown
 from featcache.vision.listing import unreadable
@@ -166,7 +166,7 @@ class ShardIndex:
         The shards.
     names : tuple of str
         As images' paths begin with them.
-    shards : ndarray of int32, shape (N,)
+    numbers : ndarray of int32, shape (N,)
         Each image's shard.
     starts : ndarray of int64, shape (N,)
         Its first byte there.
@@ -178,7 +178,7 @@ class ShardIndex:
 
     files: tuple[str, ...]
     names: tuple[str, ...]
-    shards: npt.NDArray[np.int32]
+    numbers: npt.NDArray[np.int32]
     starts: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
     lengths: tuple[int, ...]
@@ -198,11 +198,31 @@ class ShardIndex:
         Member
             Of the shard.
         """
-        shard = int(self.shards[sample_index])
+        shard = int(self.numbers[sample_index])
         return Member(
             self.files[shard],
             path[len(self.names[shard]) + 1 :],
             int(self.starts[sample_index]),
             int(self.sizes[sample_index]),
             self.lengths[shard],
+        )
+
+    def take(self, rows: npt.NDArray[np.int64]) -> "ShardIndex":
+        """Return the index of some of the images.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (n,)
+            Of the manifest.
+
+        Returns
+        -------
+        ShardIndex
+            Of n images.
+        """
+        return replace(
+            self,
+            numbers=self.numbers[rows],
+            starts=self.starts[rows],
+            sizes=self.sizes[rows],
         )

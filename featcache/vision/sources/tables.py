@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from featcache.core.addresses import absolute, is_url
 from featcache.core.errors import DataError
+from featcache.core.locations import Cell
 from featcache.core.manifest import Manifest
-from featcache.core.places import Cell
 from featcache.core.text import listed, shown
 from featcache.vision.listing import unreadable
 from featcache.vision.sources.cells import TableFile, forget_groups
@@ -124,6 +124,7 @@ class Tables:
             mtimes_ns=np.repeat([table.mtime_ns for table in tables], counts),
             index=TableIndex(
                 tuple(files),
+                tuple(names),
                 tuple(table.column for table in tables),
                 tuple(np.cumsum(table.groups) for table in tables),
                 numbers,
@@ -140,6 +141,8 @@ class TableIndex:
     ----------
     files : tuple of str
         The files.
+    names : tuple of str
+        As images' paths begin with them.
     columns : tuple of str
         Each one's column of images.
     ends : tuple of ndarray of int64
@@ -151,6 +154,7 @@ class TableIndex:
     """
 
     files: tuple[str, ...]
+    names: tuple[str, ...]
     columns: tuple[str, ...]
     ends: tuple[npt.NDArray[np.int64], ...]
     numbers: npt.NDArray[np.int32]
@@ -181,6 +185,21 @@ class TableIndex:
             row - int(ends[group - 1]) if group else row,
             path.rpartition("/")[2],
         )
+
+    def take(self, rows: npt.NDArray[np.int64]) -> "TableIndex":
+        """Return the index of some of the images.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (n,)
+            Of the manifest.
+
+        Returns
+        -------
+        TableIndex
+            Of n images.
+        """
+        return replace(self, numbers=self.numbers[rows], rows=self.rows[rows])
 
 
 @dataclass(frozen=True, eq=False)

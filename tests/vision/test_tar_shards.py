@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from featcache.core.errors import DataError
+from featcache.core.locations import Member, location_from_json, location_to_json
 from featcache.core.manifest import TRAIN, VAL
-from featcache.core.places import Member, place_from_json, place_to_json
 from featcache.vision.reading import read_bytes, size_and_time
 from featcache.vision.scan import scan
 from featcache.vision.sources.folder import Folder
@@ -270,4 +270,5 @@ def test_a_place_survives_json(tmp_path):
         tmp_path / "caf\udce9.jpg",
         Member("/x/caf\udce9.tar", "a/b.jpg", 5, 6),
     ):
-        assert place_from_json(json.loads(json.dumps(place_to_json(place)))) == place
+        sent = json.dumps(location_to_json(place))
+        assert location_from_json(json.loads(sent)) == place
