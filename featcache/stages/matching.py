@@ -96,7 +96,7 @@ def tell_apart(
 
 
 def _require_there(place: Place) -> None:
-    if not (str(place) in KNOWN or is_pattern(place) or Path(place).exists()):
+    if not (str(place) in KNOWN or is_pattern(place) or source_is_there(str(place))):
         raise DataError(
             f"there is no {shown(place)}: expected the folder of a run, a model, a "
             f"cache, a folder of images, or a known data set ({', '.join(KNOWN)})"
@@ -164,7 +164,7 @@ def _trained_on(models: Sequence[Named], progress: Progress) -> tuple[Path, ...]
             "folder on whose images they are to be compared"
         )
     for named, data in found.values():
-        if not source_is_there(str(data)):
+        if not source_is_there(os.fspath(data)):
             raise DataError(
                 f"{named.name} was trained on {shown(data)}, and there is no such "
                 "folder (any more, or from here); name the folder of images"
