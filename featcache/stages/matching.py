@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from featcache.core.addresses import is_url
 from featcache.core.errors import (
     CacheError,
     CacheMismatchError,
@@ -151,12 +152,14 @@ def _fits_one(model: Model, caches: Iterable[FeatureTable]) -> bool:
     return not model.fine_tuned and any(not misfit(model, cache) for cache in caches)
 
 
-def _trained_on(models: Sequence[Named], progress: Progress) -> tuple[Path, ...]:
-    """Return the one folder that the runs' settings name; nothing if none does."""
-    found: dict[Path, tuple[Named, Path]] = {}
+def _trained_on(models: Sequence[Named], progress: Progress) -> tuple[Place, ...]:
+    """Return the one source that the runs' settings name; nothing if none does."""
+    found: dict[Place, tuple[Named, Place]] = {}
     for named in models:
         if isinstance(data := named.settings.get("data"), str):
-            found.setdefault(Path(data).resolve(), (named, Path(data)))
+            place: Place = data if is_url(data) else Path(data)
+            same = place.resolve() if isinstance(place, Path) else place
+            found.setdefault(same, (named, place))
     if len(found) > 1:
         first, second = (f"{m.name} on {shown(f)}" for m, f in list(found.values())[:2])
         raise DataError(

@@ -86,6 +86,17 @@ def test_a_cache_of_urls_is_that_of_the_files(files, memory, quick, pattern):
     assert featcache.verify("remote.h5", sample=5).largest_error == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["memory", "files"])
+def test_a_run_is_measured_where_it_was_trained(where, request):
+    """A report without data looks there, for pictures too; a URL stays a URL."""
+    data = f"{request.getfixturevalue(where)}/{{train,val}}-*.tar"
+    spec = featcache.FinetuneSpec(epochs=1, batch_size=8)
+    featcache.finetune(data, spec, weights="random:0", out="run")
+    made = featcache.report("run")
+    assert (made.images, made.pictures) == (8, 8)
+
+
 def test_a_file_url_is_the_file(files, quick):
     made = extract(f"file://{files}/*.tar", "it.h5")
     assert made.provenance["data"] == f"{files}/*.tar"

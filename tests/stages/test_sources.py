@@ -82,6 +82,11 @@ def extract(data, spec=None, name="it.h5", **settings):
     return featcache.extract(data, spec, **settings)
 
 
+def called(source: str) -> str:
+    """Return the name of a source, without the signs of a pattern."""
+    return Path(source).stem if source == NAMES["list"] else source.partition("/")[0]
+
+
 def rewrite(photos: Path, source: str) -> None:
     """Bring the source up to date with its photos."""
     if source == NAMES["list"]:
@@ -103,8 +108,7 @@ def test_features_labels_and_digests_are_those_of_the_folder(source, shared_phot
 
 def test_a_cache_is_called_like_its_source(source, quick):
     made = extract(source, cache=None)
-    name = Path(source).stem if source == NAMES["list"] else source.partition("/")[0]
-    assert made.path == Path(f"cache/{name}-resnet18.h5")
+    assert made.path == Path(f"cache/{called(source)}-resnet18.h5")
     assert made.provenance["data"] == f"{Path.cwd()}/{source}"
 
 
@@ -304,10 +308,12 @@ def test_a_crash_costs_one_image_and_names_it(source, photos, tmp_path, monkeypa
 
 @pytest.mark.slow
 def test_finetuning_takes_any_source(source, photos):
-    """The same model, to the bit, as from the folder."""
+    """The same model, to the bit, as from the folder; its run is called like DATA."""
     spec = featcache.FinetuneSpec(epochs=1, batch_size=4)
     runs = [
         featcache.finetune(data, spec, weights="random:0", out=out)
-        for data, out in ((source, "a"), (photos, "b"))
+        for data, out in ((source, None), (photos, "b"))
     ]
     assert runs[0].val_accuracy == runs[1].val_accuracy
+    name = called(source)
+    assert runs[0].model.parent.name.startswith(f"finetune-{name}-resnet18-")
