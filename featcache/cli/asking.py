@@ -17,7 +17,6 @@ from featcache.cli.options import (
 )
 from featcache.cli.progress import Terminal
 from featcache.cli.render import (
-    interval,
     percent,
     print_bad_images,
     print_confusion,
@@ -90,8 +89,8 @@ def evaluate(
         {
             "images": f"{report.images:,} of split {report.split}"
             + (f", {report.skipped:,} skipped" if report.skipped else ""),
-            "accuracy": _sure(report.accuracy, report.accuracy_interval),
-            "mean per-class recall": _sure(
+            "accuracy": percent(report.accuracy, report.accuracy_interval),
+            "mean per-class recall": percent(
                 report.mean_per_class_recall, report.mean_per_class_recall_interval
             ),
             **_top5(report.top5_accuracy),
@@ -102,10 +101,6 @@ def evaluate(
     print_confusion(report.confusion, report.classes)
     if file is not None:
         click.echo(shown(file))
-
-
-def _sure(share: float, ends: tuple[float, float]) -> str:
-    return f"{percent(share)} (95 % interval: {interval(ends)})"
 
 
 def _top5(share: float | None) -> dict[str, str]:

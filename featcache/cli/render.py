@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from featcache.core import displays
 from featcache.core.errors import (
     BadImage,
     BadImagesError,
@@ -73,20 +74,22 @@ def print_some(sign: str, lines: Sequence[str], limit: int = 20) -> None:
         click.echo(f"{sign} and {len(lines) - limit:,} more: see --json")
 
 
-def percent(share: float | None) -> str:
-    """Return a share as per cent.
+def percent(share: float | None, ends: tuple[float, float] | None = None) -> str:
+    """Return a share as per cent, with its interval.
 
     Parameters
     ----------
     share : float or None
         In [0, 1].
+    ends : tuple of float, optional
+        Of its 95 % interval.
 
     Returns
     -------
     str
-        For example ``'95.42 %'``; a dash for None.
+        As in notebooks, for example ``'95.42 %'``; a dash for None.
     """
-    return "-" if share is None else f"{100 * share:.2f} %"
+    return displays.percent(share, ends) or "-"
 
 
 def interval(ends: tuple[float, float]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import click
 
-from featcache.cli.render import interval, percent, print_fields, print_json
+from featcache.cli.render import percent, print_fields, print_json
 from featcache.cli.solvers import WITHOUT_EPOCHS
 from featcache.core.reports import HeadRecord, TrainReport
 from featcache.core.text import shown
@@ -49,7 +49,7 @@ def _rows(report: TrainReport) -> dict[str, str]:
     if report.fitted_on:
         rows["fitted on"] = report.fitted_on
     if report.test_accuracy is not None:
-        rows["test accuracy"] = _sure(
+        rows["test accuracy"] = percent(
             report.test_accuracy, report.test_accuracy_interval
         )
     return rows
@@ -71,19 +71,13 @@ def _course(report: TrainReport) -> dict[str, str]:
 
 def _on_val(report: TrainReport) -> dict[str, str]:
     loss = "-" if report.val_loss is None else f"{report.val_loss:.4g}"
-    rows = {"val accuracy": _sure(report.val_accuracy, report.val_accuracy_interval)}
+    rows = {"val accuracy": percent(report.val_accuracy, report.val_accuracy_interval)}
     if report.val_mean_per_class_recall is not None:
         rows["val recall"] = percent(report.val_mean_per_class_recall)
     rows["val loss"] = loss
     if report.val_ece is not None:
         rows["val calibration error"] = f"{report.val_ece:.4f}"
     return rows
-
-
-def _sure(share: float | None, ends: tuple[float, float] | None) -> str:
-    if ends is None:
-        return percent(share)
-    return f"{percent(share)} (95 % interval: {interval(ends)})"
 
 
 def _print_heads(heads: Sequence[HeadRecord], select_on: str) -> None:
