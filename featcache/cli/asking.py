@@ -61,7 +61,8 @@ def evaluate(
 ) -> None:
     """Measure a model on labelled images or a cache.
 
-    DATA is a folder, a known data set, or a cache that the model's backbone made.
+    DATA is a folder or another source that extract takes, a known data set, or a cache
+    that the model's backbone made.
     """
     from featcache.stages.evaluation import evaluate as run
     from featcache.stages.pictures import picture_file, save_picture

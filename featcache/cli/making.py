@@ -190,7 +190,8 @@ def finetune(
 ) -> None:
     """Train online on augmented images: every layer, some, or the head alone.
 
-    DATA is a folder of class folders, or hymenoptera, hotdog or digits.
+    DATA is what extract takes: a folder of class folders, a list, tar shards, tables,
+    or hymenoptera, hotdog or digits.
 
     Several processes train together by
     torchrun --nproc-per-node K -m featcache finetune ...

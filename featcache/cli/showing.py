@@ -82,8 +82,9 @@ def show(
 ) -> None:
     """Draw images as the network sees them: of each class, or as augmented.
 
-    DATA is a folder of class folders, or hymenoptera, hotdog or digits; or a cache,
-    whose images are shown as far as they are still those that it was made of.
+    DATA is what extract takes: a folder of class folders, a list, tar shards, tables,
+    or hymenoptera, hotdog or digits; or a cache, whose images are shown as far as they
+    are still those that it was made of.
     """
     if augmented:
         refuse_others(ctx, {"per_class", "last", "split", "classes"}, "--augmented")

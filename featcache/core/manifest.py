@@ -2,18 +2,62 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.locations import Location
 from featcache.core.metrics import Labels
 from featcache.core.text import listed, plural
 
 SPLITS = ("train", "val", "test")  # a sample's split is its number in this list
 TRAIN, VAL, TEST = range(3)
+_PER_SAMPLE = ("paths", "labels", "splits", "sizes", "mtimes_ns")
+
+
+class Index(Protocol):
+    """Knows where each image lies that has no file of its own."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The files that hold the images, as images' paths begin with them."""
+
+    @property
+    def numbers(self) -> npt.NDArray[np.int32]:
+        """Each image's file, as its place among the names, (N,)."""
+
+    def place(self, sample_index: int, path: str) -> Location:
+        """Return where the bytes of a sample lie.
+
+        Parameters
+        ----------
+        sample_index : int
+            Row of the manifest.
+        path : str
+            Of the sample, as the manifest has it.
+
+        Returns
+        -------
+        Path, Member or Cell
+            Not looked at yet.
+        """
+
+    def take(self, rows: npt.NDArray[np.int64]) -> "Index":
+        """Return the index of some of the samples.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (n,)
+            Of the manifest.
+
+        Returns
+        -------
+        Index
+            Of n samples.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +65,8 @@ class Manifest:
     """N samples as columns, about 60 bytes a sample beside its path.
 
     Rows are ordered by split, then class, then path bytes, so that equal folders
-    give equal manifests on every machine.
+    give equal manifests on every machine; those of shards lie in the order of the
+    shards and of the bytes in them, so that they are read from front to back.
 
     Parameters
     ----------
@@ -41,6 +86,8 @@ class Manifest:
         Time of last change, nanoseconds.
     ignored : mapping of str to int
         What else lay in the folder, counted by kind.
+    index : Index, optional
+        Where the images lie that are no files below root.
     """
 
     root: Path
@@ -51,11 +98,12 @@ class Manifest:
     sizes: npt.NDArray[np.int64]
     mtimes_ns: npt.NDArray[np.int64]
     ignored: Mapping[str, int] = field(default_factory=dict)
+    index: Index | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def file(self, sample_index: int) -> Path:
+    def file(self, sample_index: int) -> Location:
         """Return where a sample's image lies.
 
         Parameters
@@ -65,10 +113,30 @@ class Manifest:
 
         Returns
         -------
-        Path
-            Root and relative path.
+        Path, Member or Cell
+            Root and relative path, or the part of a shard.
         """
-        return self.root / os.fsdecode(self.paths[sample_index])
+        path = os.fsdecode(self.paths[sample_index])
+        if self.index is None:
+            return self.root / path
+        return self.index.place(sample_index, path)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> "Manifest":
+        """Return some of the samples, with the classes of all.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (n,)
+            In the order wanted.
+
+        Returns
+        -------
+        Manifest
+            Of n samples.
+        """
+        columns = {name: getattr(self, name)[rows] for name in _PER_SAMPLE}
+        index = None if self.index is None else self.index.take(rows)
+        return replace(self, **columns, index=index)
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """Return what of the manifest a cache stores, by dataset name.

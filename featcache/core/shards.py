@@ -2,14 +2,16 @@
 
 An image's part follows from its own path and from n, and from nothing else: adding
 images moves no other, and two parts never overlap, whatever each process saw of a
-folder that was changing. Classes, labels and splits are those of the whole.
+folder that was changing. What tars and tables hold goes with the path of its file.
+Classes, labels and splits are those of the whole.
 """
 
 import glob
 import hashlib
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,6 @@ from featcache.core.errors import DataError, SpecError
 from featcache.core.manifest import Manifest
 from featcache.core.text import plural, shown
 
-_COLUMNS = ("paths", "labels", "splits", "sizes", "mtimes_ns")
 _PERSON = b"shard"  # of the hash: a sample's part says nothing of its split
 _NAME = re.compile(r"-part-(\d+)-of-(\d+)(?=\.h5$)")
 
@@ -129,13 +130,39 @@ class Shard:
         DataError
             When none of the images is in this part.
         """
-        rows = np.flatnonzero(parts(manifest.paths, self.count) == self.index)
+        rows = np.flatnonzero(image_parts(manifest, self.count) == self.index)
         if not len(rows):
             raise DataError(
                 f"none of the {plural(len(manifest), 'image')} of "
                 f"{shown(manifest.root)} is in {self.words}; cut it into fewer parts"
             )
-        return replace(manifest, **{k: getattr(manifest, k)[rows] for k in _COLUMNS})
+        return manifest.take(rows)
+
+
+def image_parts(manifest: Manifest, count: int) -> npt.NDArray[np.int64]:
+    """Return the part of each image of a manifest, from 1.
+
+    Images of one tar or table go together, so that a process reads few of these files,
+    and those from front to back; unless files are so few that a part would have none.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        The whole.
+    count : int
+        How many parts there are.
+
+    Returns
+    -------
+    ndarray of int64, shape (N,)
+        Each follows from the hash of the image's path, or of that of its file.
+    """
+    if manifest.index is not None:
+        names = np.array([os.fsencode(name) for name in manifest.index.names])
+        found = parts(names, count)[manifest.index.numbers]
+        if np.bincount(found, minlength=count + 1)[1:].all():
+            return found
+    return parts(manifest.paths, count)
 
 
 def parts(paths: npt.NDArray[np.bytes_], count: int) -> npt.NDArray[np.int64]:

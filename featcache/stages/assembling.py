@@ -1,6 +1,5 @@
 """The parts of a training, put together from images or from a cache of maps."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from featcache.core.errors import DataError
 from featcache.core.manifest import SPLITS, TRAIN, Manifest
 from featcache.core.progress import Progress
 from featcache.core.text import plural, shown
-from featcache.stages.datasets import resolve_data
+from featcache.stages.datasets import data_source
 from featcache.stages.feeds import ImageFeed
 from featcache.stages.map_feeds import MapFeed
 from featcache.stages.online import OnlineParts
@@ -26,7 +25,6 @@ from featcache.stages.sources import RANDOM, WeightsSource, find_weights
 from featcache.stages.start_heads import start_head
 from featcache.store.maps import StoredMaps, require_maps
 from featcache.store.opening import open_cache
-from featcache.vision.scan import scan
 
 if TYPE_CHECKING:
     import torch
@@ -103,15 +101,19 @@ def assemble(request: Request, here: Surroundings) -> Iterator[OnlineParts]:
             seed=request.spec.seed,
             progress=here.progress,
         )
-        root = resolve_data(request.data, progress=here.progress)
-    manifest = scan(root)
+        data = data_source(
+            request.data,
+            progress=here.progress,
+            use_cut=request.on_error == "skip",
+        )
+    manifest = data.scan()
     here.progress.say(manifest.describe())
     # Before the images are decoded: a head that does not fit is known at once.
     network = _network(request, source, source.load(), manifest.classes, here)
     with _images(request, manifest, source, here) as images:
         if images.bad:
             here.progress.say(f"left out: {plural(len(images.bad), 'bad image')}")
-        _require_train(images.manifest.splits[images.rows], shown(manifest.root))
+        _require_train(images.manifest.splits[images.rows], shown(data.address))
         yield OnlineParts(
             request=request,
             classes=manifest.classes,
@@ -119,7 +121,7 @@ def assemble(request: Request, here: Surroundings) -> Iterator[OnlineParts]:
             network=network,
             ranks=here.ranks,
             progress=here.progress,
-            data=os.path.abspath(manifest.root),  # noqa: PTH100 - bytes stay
+            data=data.address,
             kept=images.description,
             bad_images=images.bad,
         )

@@ -19,21 +19,23 @@ from featcache.core.changes import (
     trusted,
 )
 from featcache.core.errors import CacheError, DataError, SpecError
+from featcache.core.locations import Location
 from featcache.core.machine import cores
 from featcache.core.manifest import TRAIN, Manifest
 from featcache.core.progress import SILENT, Progress
 from featcache.core.reports import Report
 from featcache.core.shards import ShardRecord
+from featcache.core.sources import Source
 from featcache.core.status import Status
 from featcache.core.text import shown
-from featcache.stages.datasets import resolve_data
+from featcache.stages.datasets import data_source, recorded_source
 from featcache.stages.newest import newest_file
 from featcache.stages.plans import image_digest
 from featcache.store.opening import is_pattern
 from featcache.store.reader import FeatureCache, open_cache
 from featcache.store.reuse import RACY_NS
 from featcache.store.writer import old_path, partial_path
-from featcache.vision.scan import scan
+from featcache.vision.sources.opening import source_is_there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,18 +97,16 @@ def status(
         )
     with open_cache(path) as opened:
         if data is None:
-            folder = _recorded(opened)
+            source = _recorded(opened, progress)
         else:
-            folder = resolve_data(data, progress=progress)
-        manifest, record = scan(folder), ShardRecord.read(opened.provenance)
-        own = manifest if record is None else record.shard.take(manifest)
-        return _compared(opened, own, progress)
+            source = data_source(data, progress=progress, use_cut=True)
+        return _compared(opened, source, progress)
 
 
-def _recorded(cache: FeatureCache) -> Path:
+def _recorded(cache: FeatureCache, progress: Progress) -> Source:
     recorded = cache.header.provenance.get("data")
-    if isinstance(recorded, str) and Path(recorded).is_dir():
-        return Path(recorded)
+    if isinstance(recorded, str) and source_is_there(recorded):
+        return recorded_source(recorded, progress)
     file = shown(cache.path)
     where = f": there is no {shown(recorded)}" if isinstance(recorded, str) else ""
     raise DataError(
@@ -115,9 +115,10 @@ def _recorded(cache: FeatureCache) -> Path:
     )
 
 
-def _compared(
-    cache: FeatureCache, manifest: Manifest, progress: Progress
-) -> StatusReport:
+def _compared(cache: FeatureCache, source: Source, progress: Progress) -> StatusReport:
+    manifest, record = source.scan(), ShardRecord.read(cache.provenance)
+    if record is not None:
+        manifest = record.shard.take(manifest)
     old, new = cache.columns, manifest.columns()
     rows = rows_by_path(old, new)
     digests = _digests(cache, manifest, rows, progress)
@@ -129,7 +130,7 @@ def _compared(
     )
     return StatusReport(
         cache=cache.path,
-        data=shown(manifest.root.absolute()),
+        data=shown(source.address),
         added=_shown(manifest.paths, changes.added),
         changed=_shown(manifest.paths, changes.changed),
         removed=_shown(cache.paths, changes.removed),
@@ -159,7 +160,7 @@ def _digests(
     progress.begin("read", len(doubtful), unit="image")
     try:
         with ThreadPoolExecutor(cores()) as pool:
-            files: Iterable[Path] = map(manifest.file, doubtful)
+            files: Iterable[Location] = map(manifest.file, doubtful)
             for row, digest in zip(
                 doubtful, pool.map(image_digest, files), strict=True
             ):

@@ -4,17 +4,24 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.addresses import is_url
 from featcache.core.errors import DataError
-from featcache.core.progress import Progress
+from featcache.core.progress import SILENT, Progress
+from featcache.core.sources import Source
 from featcache.core.text import closest, shown
 from featcache.stages.archives import made_whole, unpack
 from featcache.stages.downloads import Checksum, RemoteFile, download
+from featcache.vision.sources.opening import open_source
+from featcache.vision.sources.patterns import has_pattern
 
 DATA_FOLDER = Path("data")
+
+_LOCAL = "file://"
 
 _VAL_EVERY = 5  # of digits: the fifth, tenth, ... sample of each class is for val
 
@@ -97,6 +104,62 @@ def resolve_data(
             f"name{closest(data, KNOWN)} (known: {', '.join(KNOWN)})"
         )
     return path
+
+
+def data_source(
+    data: str | os.PathLike[str],
+    *,
+    progress: Progress = SILENT,
+    use_cut: bool = False,
+) -> Source:
+    """Return the source that DATA means.
+
+    Parameters
+    ----------
+    data : str or path
+        Name of a known data set, a folder, a list of files, or tar shards; see
+        `featcache.vision.sources.opening.open_source`.
+    progress : Progress
+        Hears of what is fetched or made, and of shards that were cut off.
+    use_cut : bool
+        Use the images of a shard before the place where it was cut off.
+
+    Returns
+    -------
+    Source
+        Not scanned yet.
+
+    Raises
+    ------
+    DataError
+        When there is nothing of that name.
+    DownloadError
+        When a known data set cannot be fetched.
+    """
+    if isinstance(data, str) and data.startswith(_LOCAL):
+        data = Path(unquote(data.removeprefix(_LOCAL)))
+    if not (isinstance(data, str) and (has_pattern(data) or is_url(data))):
+        data = resolve_data(data, progress=progress)
+    return open_source(data, use_cut=use_cut, tell=progress.say)
+
+
+def recorded_source(address: str, progress: Progress) -> Source:
+    """Return the source that a cache recorded.
+
+    Parameters
+    ----------
+    address : str
+        Of the source; a path even where it is called as a known data set.
+    progress : Progress
+        Hears of shards that were cut off.
+
+    Returns
+    -------
+    Source
+        Not scanned yet.
+    """
+    data = address if is_url(address) else Path(address)
+    return data_source(data, progress=progress, use_cut=True)
 
 
 def _known_folder(known: KnownData, folder: Path, progress: Progress) -> Path:

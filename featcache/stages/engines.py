@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from featcache.core.blocks import Block
 from featcache.core.clock import Clock
 from featcache.core.layers import POOLED, Layer
+from featcache.core.locations import Location
 from featcache.core.progress import Progress
 from featcache.core.specs import AugmentSpec, Precision
 from featcache.core.text import plural
@@ -65,7 +65,7 @@ class Work:
         Which rows of the cache.
     rows : BlockRows
         Filled in place.
-    files : sequence of Path
+    files : sequence of Path or Member
         The image of each row.
     reuse : Reuse
         What earlier caches know.
@@ -73,7 +73,7 @@ class Work:
 
     block: Block
     rows: BlockRows
-    files: Sequence[Path]
+    files: Sequence[Location]
     reuse: Reuse
 
 

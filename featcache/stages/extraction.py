@@ -21,13 +21,12 @@ from featcache.core.specs import (
 from featcache.core.text import plural
 from featcache.core.timing import START, WORK
 from featcache.core.view_specs import check_views
-from featcache.stages.datasets import resolve_data
+from featcache.stages.datasets import data_source
 from featcache.stages.extraction_job import Job
 from featcache.stages.outcome import outcome, tell_duplicates, timing
 from featcache.stages.sources import find_weights
 from featcache.store.files import require_file_name
 from featcache.store.reader import FeatureCache, open_cache
-from featcache.vision.scan import scan
 
 CACHE_FOLDER = Path("cache")
 
@@ -57,8 +56,11 @@ def extract(  # noqa: PLR0913 - the command's options
     Parameters
     ----------
     data : str or path
-        A folder of class folders, with or without ``train``/``val``/``test``; or a
-        known data set: ``hymenoptera``, ``hotdog``, ``digits``.
+        A folder of class folders, with or without ``train``/``val``/``test``; a
+        ``.csv``, ``.tsv`` or ``.jsonl`` that lists image files and their labels; tar
+        shards, such as ``shards/{000..099}.tar``; Parquet or Arrow files; what Hugging
+        Face's ``datasets`` saved; or a known data set: ``hymenoptera``, ``hotdog``,
+        ``digits``.
     spec : ExtractSpec, optional
         How to compute: device, threads, what to do with bad images.
     backbone : str
@@ -116,20 +118,21 @@ def extract(  # noqa: PLR0913 - the command's options
     architecture(backbone)  # a slip of the keys shows before anything is downloaded
     require_layer(layer)
     check_views(views, decoder)
+    how = spec or ExtractSpec()
     place = None if shard is None else place_of(shard)
-    folder = resolve_data(data, progress=progress)
+    images = data_source(data, progress=progress, use_cut=how.on_error == "skip")
     with clock.stage("scan"):
-        manifest = scan(folder)
+        manifest = images.scan()
     progress.say(manifest.describe())
     source = find_weights(
         backbone, weights, exif=exif, decoder=decoder, progress=progress
     )
-    named = default_cache(manifest.root, backbone, layer)
+    named = default_cache(Path(images.name), backbone, layer)
     target = named if cache is None else Path(cache)
     target = target if place is None else place.shard.file(target)
     require_file_name(target)
-    how = spec or ExtractSpec()
     job = Job(
+        images,
         manifest,
         source,
         target,
@@ -159,12 +162,12 @@ def extract(  # noqa: PLR0913 - the command's options
 
 
 def default_cache(data: Path, backbone: str, layer: Layer = POOLED) -> Path:
-    """Return where the cache of a folder goes.
+    """Return where the cache of a source goes.
 
     Parameters
     ----------
     data : Path
-        The data folder.
+        The data folder, or what is called like the source.
     backbone : str
         Name in the catalog.
     layer : str

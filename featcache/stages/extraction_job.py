@@ -14,6 +14,7 @@ from featcache.core.layers import Layer
 from featcache.core.manifest import Manifest
 from featcache.core.progress import Progress
 from featcache.core.shards import Shard, ShardRecord
+from featcache.core.sources import Source
 from featcache.core.specs import (
     AugmentSpec,
     ExtractSpec,
@@ -34,7 +35,6 @@ from featcache.store.lock import writing
 from featcache.store.reader import FeatureCache
 from featcache.store.reuse import Reuse
 from featcache.store.writer import CacheWriter, create, old_path, partial_path
-from featcache.vision.scan import scan
 
 if TYPE_CHECKING:
     from featcache.stages.engines import Engine
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 class Job:
     """One extraction: what is wanted, and the steps to get it."""
 
+    images: Source
     manifest: Manifest
     source: WeightsSource
     target: Path
@@ -109,13 +110,13 @@ class Job:
 
     @contextmanager
     def _alone(self, mapped: FeatureCache | None) -> Iterator[None]:
-        """Be the only writer; after a wait for another one, scan the folder again."""
+        """Be the only writer; after a wait for another one, scan again."""
         if mapped is not None:
             mapped.close()  # Windows replaces no file that is mapped
         wait, progress = self.how.wait, self.progress
         with writing(self.target, wait=wait, progress=progress) as waited:
             if waited:
-                self.manifest = scan(self.manifest.root)
+                self.manifest = self.images.scan()
                 self._cut()
             yield
 
@@ -185,7 +186,7 @@ class Job:
         """Create the unfinished cache, with all of its space."""
         provenance = describe_run(
             "began",
-            data=shown(self.manifest.root.absolute()),
+            data=shown(self.images.address),
             weights={"source": self.source.name, "key": self.source.key},
             **({} if self.record is None else {"shard": self.record.to_json()}),
             **engine.pieces,

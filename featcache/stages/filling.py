@@ -22,6 +22,7 @@ from featcache.store.reader import FeatureCache
 from featcache.store.reuse import Reuse
 from featcache.store.writer import CacheWriter
 from featcache.vision.isolation import SECONDS, suspicion
+from featcache.vision.reading import read_bytes
 from featcache.vision.rows import BlockRows
 
 _OFTEN = 10.0  # seconds between two reports
@@ -225,7 +226,7 @@ class Filler:
             if reason is not None:
                 rows.status[row] = Status.QUARANTINED
                 rows.reasons[row] = reason
-                digest = hashlib.sha256(files[row].read_bytes()).digest()
+                digest = hashlib.sha256(read_bytes(files[row])).digest()
                 rows.digests[row] = np.frombuffer(digest, np.uint8)
 
     def _check_finite(self, block: Block, rows: BlockRows) -> None:

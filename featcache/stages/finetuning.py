@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featcache.core.addresses import absolute
 from featcache.core.catalog import DEFAULT_BACKBONE, architecture
 from featcache.core.errors import SpecError
 from featcache.core.finetune_spec import FinetuneSpec, Store
@@ -17,7 +18,7 @@ from featcache.core.progress import SILENT, Progress
 from featcache.core.specs import Exif, OnError
 from featcache.stages.assembling import Surroundings, assemble
 from featcache.stages.checkpointing import request_of
-from featcache.stages.datasets import KNOWN
+from featcache.stages.datasets import KNOWN, data_source
 from featcache.stages.online_run import OnlineRun
 from featcache.stages.probing import Trained
 from featcache.stages.recipe import DEFAULT_DATA, Request
@@ -159,7 +160,7 @@ def resume_finetuning(
 
 def _absolute(place: Place) -> str:
     """Return a place as it is called from everywhere: a run may be resumed there."""
-    return os.path.abspath(place)  # noqa: PTH100 - links and bytes stay
+    return absolute(os.fspath(place))
 
 
 def _weights(weights: Place | None) -> str | None:
@@ -249,4 +250,6 @@ def _folder(request: Request, out: Place | None, ranks: "Ranks") -> Iterator[Pat
 def _name(request: Request) -> str:
     if request.from_cache is not None:  # whose name may say more than one backbone
         return f"finetune-{Path(request.from_cache).stem}"
-    return f"finetune-{Path(request.data).resolve().name}-{request.backbone}"
+    known = request.data in KNOWN
+    name = request.data if known else data_source(request.data).name
+    return f"finetune-{name}-{request.backbone}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from featcache.core.addresses import is_url
 from featcache.core.errors import (
     CacheError,
     CacheMismatchError,
@@ -29,6 +30,7 @@ from featcache.stages.scoring import (
 from featcache.store.artifacts import Model
 from featcache.store.opening import is_pattern, open_cache, open_manifest
 from featcache.store.table import FeatureTable
+from featcache.vision.sources.opening import source_is_there
 
 Source = Place | FeatureTable
 
@@ -95,7 +97,7 @@ def tell_apart(
 
 
 def _require_there(place: Place) -> None:
-    if not (str(place) in KNOWN or is_pattern(place) or Path(place).exists()):
+    if not (str(place) in KNOWN or is_pattern(place) or source_is_there(str(place))):
         raise DataError(
             f"there is no {shown(place)}: expected the folder of a run, a model, a "
             f"cache, a folder of images, or a known data set ({', '.join(KNOWN)})"
@@ -150,12 +152,14 @@ def _fits_one(model: Model, caches: Iterable[FeatureTable]) -> bool:
     return not model.fine_tuned and any(not misfit(model, cache) for cache in caches)
 
 
-def _trained_on(models: Sequence[Named], progress: Progress) -> tuple[Path, ...]:
-    """Return the one folder that the runs' settings name; nothing if none does."""
-    found: dict[Path, tuple[Named, Path]] = {}
+def _trained_on(models: Sequence[Named], progress: Progress) -> tuple[Place, ...]:
+    """Return the one source that the runs' settings name; nothing if none does."""
+    found: dict[Place, tuple[Named, Place]] = {}
     for named in models:
         if isinstance(data := named.settings.get("data"), str):
-            found.setdefault(Path(data).resolve(), (named, Path(data)))
+            place: Place = data if is_url(data) else Path(data)
+            same = place.resolve() if isinstance(place, Path) else place
+            found.setdefault(same, (named, place))
     if len(found) > 1:
         first, second = (f"{m.name} on {shown(f)}" for m, f in list(found.values())[:2])
         raise DataError(
@@ -163,7 +167,7 @@ def _trained_on(models: Sequence[Named], progress: Progress) -> tuple[Path, ...]
             "folder on whose images they are to be compared"
         )
     for named, data in found.values():
-        if not data.is_dir():
+        if not source_is_there(os.fspath(data)):
             raise DataError(
                 f"{named.name} was trained on {shown(data)}, and there is no such "
                 "folder (any more, or from here); name the folder of images"

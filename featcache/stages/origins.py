@@ -6,13 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from featcache.core.changes import rows_by_path
 from featcache.core.errors import CacheCorruptError, CacheMismatchError, DataError
+from featcache.core.locations import Location
 from featcache.core.progress import SILENT, Progress
+from featcache.core.sources import Source
 from featcache.core.text import shown
-from featcache.stages.datasets import resolve_data
+from featcache.stages.datasets import data_source, recorded_source
 from featcache.stages.sources import WeightsSource, find_weights
 from featcache.store.reader import FeatureCache
 from featcache.store.table import FeatureTable
+from featcache.vision.sources.folder import Folder
+from featcache.vision.sources.opening import source_is_there
 
 if TYPE_CHECKING:
     from featcache.vision.pipeline import Extractor
@@ -44,7 +49,7 @@ class Origin:
         cache: FeatureCache,
         rows: Sequence[int],
         progress: Progress = SILENT,
-    ) -> list[Path]:
+    ) -> list[Location]:
         """Return where the images of some rows lie.
 
         Parameters
@@ -58,13 +63,13 @@ class Origin:
 
         Returns
         -------
-        list of Path
+        list of Path or Member
             One for each row; not looked at yet.
 
         Raises
         ------
         DataError
-            When there is no such folder.
+            When there is no such folder, or the shards or the list are not sound.
         CacheCorruptError
             When a path leads out of the folder: the file is a hostile one.
         """
@@ -73,18 +78,19 @@ class Origin:
             raise DataError(
                 f"{shown(cache.path)} does not say where its images are; pass --data"
             )
-        # What is recorded is a path, even where it is called as a known data set.
-        root = (
-            Path(str(recorded))
+        source = (
+            recorded_source(str(recorded), progress)
             if self.data is None
-            else resolve_data(self.data, progress=progress)
+            else data_source(self.data, progress=progress, use_cut=True)
         )
-        if not root.is_dir():
+        if not source_is_there(source.address):
             raise DataError(
-                f"there is no folder {shown(root)}; say with --data where the images "
-                f"of {shown(cache.path)} are now"
+                f"there is no folder {shown(source.address)}; say with --data where "
+                f"the images of {shown(cache.path)} are now"
             )
-        return [root / _inside(cache, row) for row in rows]
+        if isinstance(source, Folder):  # whose paths say where the files are
+            return [source.root / _inside(cache, row) for row in rows]
+        return _listed(source, cache, rows)
 
     def state(
         self, cache: FeatureTable, progress: Progress = SILENT
@@ -162,6 +168,19 @@ class Origin:
             batch_size=_recorded_batch(cache),
             augment=spec.augment,
         )
+
+
+def _listed(source: Source, cache: FeatureCache, rows: Sequence[int]) -> list[Location]:
+    """Find rows by their paths in the manifest of shards or of a list."""
+    manifest = source.scan()
+    found = rows_by_path(manifest.columns(), {"paths": cache.paths[list(rows)]})
+    return [
+        # What is not there any more is nowhere, and reading it will say so.
+        manifest.file(at)
+        if at >= 0
+        else Path(f"{source.address}/{os.fsdecode(cache.paths[row])}")
+        for row, at in zip(rows, found.tolist(), strict=True)
+    ]
 
 
 def _inside(cache: FeatureCache, row: int) -> str:

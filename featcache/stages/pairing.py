@@ -1,6 +1,5 @@
 """The images that several models were all given, and that these are the same."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
@@ -56,21 +55,22 @@ def pair(models: Sequence[Named], scored: Sequence[Scored]) -> tuple[list[Scored
 def _taken(scored: Scored, paths: npt.NDArray[np.bytes_]) -> Scored:
     _, rows, _ = np.intersect1d(scored.paths, paths, return_indices=True)
     digests = None if scored.digests is None else scored.digests[rows]
+    places = None if scored.places is None else [scored.places[row] for row in rows]
     return replace(
         scored,
         scores=scored.scores[rows],
         y=scored.y[rows],
         paths=scored.paths[rows],
         digests=digests,
+        places=places,
     )
 
 
 def _with_digests(scored: Scored) -> Scored:
     """Read the images again, so that they can be told from those of a cache."""
-    if scored.root is None:
+    if scored.places is None:
         return scored
-    files = (scored.root / os.fsdecode(path) for path in scored.paths)
-    found = b"".join(map(image_digest, files))
+    found = b"".join(map(image_digest, scored.places))
     return replace(scored, digests=np.frombuffer(found, np.uint8).reshape(-1, 32))
 
 

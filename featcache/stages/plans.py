@@ -11,6 +11,7 @@ import numpy as np
 
 from featcache.core.errors import CacheCorruptError, CacheMismatchError
 from featcache.core.fingerprint import differences
+from featcache.core.locations import Location
 from featcache.core.manifest import Manifest, same_samples
 from featcache.core.specs import FeatureSpec
 from featcache.core.status import Status
@@ -18,6 +19,7 @@ from featcache.core.text import shown
 from featcache.store.header import Header
 from featcache.store.reader import FeatureCache
 from featcache.store.reuse import RACY_NS
+from featcache.vision.reading import read_bytes
 
 State = Literal["missing", "same", "changed", "other"]
 Action = Literal["reuse", "resume", "extract", "refuse cache", "refuse partial"]
@@ -153,21 +155,23 @@ def _bytes_are_the_same(
         return all(pool.map(same, rows.tolist()))
 
 
-def image_digest(file: Path) -> bytes:
-    """Return the digest of an image file as a cache holds it.
+def image_digest(place: Location) -> bytes:
+    """Return the digest of an image as a cache holds it.
 
     Parameters
     ----------
-    file : Path
-        Read whole, in pieces.
+    place : Path or Member
+        A file is read in pieces, a part of one whole.
 
     Returns
     -------
     bytes
-        sha256, 32 bytes; zeros for a file that cannot be read.
+        sha256, 32 bytes; zeros for what cannot be read.
     """
     try:
-        with file.open("rb") as stream:
+        if not isinstance(place, Path):
+            return hashlib.sha256(read_bytes(place)).digest()
+        with place.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").digest()
     except OSError:
         return bytes(32)

@@ -13,6 +13,7 @@ from featcache.core.blocks import Block, block_rows
 from featcache.core.displays import NAMED, Displayed, Told, percent, some, worded
 from featcache.core.errors import BadImage, SpecError
 from featcache.core.heads import Floats
+from featcache.core.locations import Location
 from featcache.core.predictions import Entry, ImageFile, Prediction
 from featcache.core.progress import SILENT, Progress
 from featcache.core.text import shown
@@ -224,7 +225,10 @@ def model_extractor(
 
 
 def compute_features(
-    extractor: "Extractor", files: Sequence[Path], model: Model, progress: Progress
+    extractor: "Extractor",
+    files: Sequence[Location],
+    model: Model,
+    progress: Progress,
 ) -> tuple[Floats, list[BadImage]]:
     """Return the features of image files, without a cache.
 
@@ -232,7 +236,7 @@ def compute_features(
     ----------
     extractor : Extractor
         See `model_extractor`.
-    files : sequence of Path
+    files : sequence of Path or Member
         n images.
     model : Model
         For D.
@@ -257,7 +261,7 @@ def compute_features(
     progress.begin("forward", len(files), unit="image")
     try:
         for count in stream_images(
-            extractor, listed, dim, block_rows(len(files)), told
+            extractor, listed, dim, block_rows(len(files)), told, places=files
         ):
             progress.advance(count)
     finally:

@@ -9,6 +9,7 @@ import numpy as np
 
 from featcache.core.blocks import Block, block_rows, plan_blocks
 from featcache.core.errors import NumericError
+from featcache.core.locations import Location
 from featcache.core.predictions import Entry, ImageFile, Ranked, rank
 from featcache.core.status import Status
 from featcache.core.text import shown
@@ -86,7 +87,7 @@ class Predictor:
 
         rows = rows or self.block_rows(len(files))
         dim = self.model.head.embed_dim
-        return stream_images(self.extractor, files, dim, rows, told, self.guard)
+        return stream_images(self.extractor, files, dim, rows, told, guard=self.guard)
 
     def _entries(self, files: Sequence[ImageFile], rows: "BlockRows") -> list[Entry]:
         good = np.flatnonzero(rows.status == Status.OK)
@@ -107,13 +108,15 @@ class Predictor:
         ]
 
 
-def stream_images(
+def stream_images(  # noqa: PLR0913 - what, how, and who hears of it
     extractor: "Extractor",
     files: Sequence[ImageFile],
     dim: int,
     block_size: int,
     told: "Callable[[Block, BlockRows], Result]",
+    *,
     guard: Guard = UNGUARDED,
+    places: Sequence[Location] | None = None,
 ) -> Iterator[Result]:
     """Compute the features of images on as many threads as `extract`.
 
@@ -131,6 +134,8 @@ def stream_images(
         From a block and its rows to what is yielded; called on the threads.
     guard : Guard
         Knows what must not be decoded.
+    places : sequence of Path or Member, optional
+        Where the images lie, if not in files of their names.
 
     Returns
     -------
@@ -156,7 +161,9 @@ def stream_images(
         with extractor.clock.worker():
             extractor.fill(
                 rows,
-                [Path(file.name) for file in own],
+                [Path(file.name) for file in own]
+                if places is None
+                else places[block.rows],
                 alive=alive,
                 decoding=lambda row: guard.decoding(own[row]),
             )

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 from featcache.core import errors
 from featcache.core.errors import FeatcacheError
+from featcache.core.locations import Location, location_to_json
 from featcache.stages.posts import Post
 from featcache.store.ledger import Ledger
 
@@ -93,7 +93,7 @@ class Worker:
     def ask(
         self,
         rows: Sequence[int],
-        files: Sequence[Path],
+        files: Sequence[Location],
         views: Sequence[int],
         expected: int,
     ) -> "Future[Answer]":
@@ -103,7 +103,7 @@ class Worker:
         ----------
         rows : sequence of int
             Of the cache.
-        files : sequence of Path
+        files : sequence of Path or Member
             The image of each.
         views : sequence of int
             How many views of each are wanted.
@@ -126,8 +126,8 @@ class Worker:
                 raise WorkerLostError
             number = next(self._numbers)
             self._asked[number] = answer, expected
-        paths = [os.path.abspath(file) for file in files]  # noqa: PTH100 - bytes stay
-        wanted = {"rows": list(rows), "files": paths, "views": list(views)}
+        places = [location_to_json(file) for file in files]
+        wanted = {"rows": list(rows), "files": places, "views": list(views)}
         self._send(_line({"number": number, **wanted}))
         return answer
 

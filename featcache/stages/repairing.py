@@ -17,6 +17,7 @@ from featcache.core.errors import (
     DamagedRowsError,
     SpecError,
 )
+from featcache.core.locations import Location
 from featcache.core.machine import cores
 from featcache.core.progress import SILENT, Progress
 from featcache.core.reports import Report
@@ -34,6 +35,7 @@ from featcache.store.opening import is_pattern
 from featcache.store.reader import NAMED, FeatureCache
 from featcache.store.reuse import RACY_NS
 from featcache.store.writer import CacheWriter, create, partial_path
+from featcache.vision.reading import size_and_time
 
 if TYPE_CHECKING:
     from featcache.vision.rows import BlockRows
@@ -223,7 +225,9 @@ class _Repair:
         writer.write(block, rows.features, rows.digests, rows.status)
         self._progress.advance(block.size)
 
-    def _quarantine(self, block: Block, rows: "BlockRows", files: list[Path]) -> None:
+    def _quarantine(
+        self, block: Block, rows: "BlockRows", files: list[Location]
+    ) -> None:
         """Try what once crashed or hung a decoder in a process of its own first."""
         from featcache.vision.isolation import suspicion
 
@@ -245,12 +249,12 @@ class _Repair:
         columns = self._cache.columns
         if (found.digests[at] == columns["digests"][row]).all():
             return ""
-        status = self._files[row].stat()
+        size, mtime_ns = size_and_time(self._files[row])
         began = int(self._cache.provenance.get("began_ns", 0))
         unchanged = (
-            status.st_size == columns["sizes"][row]
-            and status.st_mtime_ns == columns["mtimes_ns"][row]
-            and status.st_mtime_ns < began - RACY_NS
+            size == columns["sizes"][row]
+            and mtime_ns == columns["mtimes_ns"][row]
+            and mtime_ns < began - RACY_NS
         )
         return "" if unchanged else CHANGED
 

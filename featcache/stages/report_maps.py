@@ -55,7 +55,7 @@ def find_cache(
     for path in reversed(files):
         try:
             with open_manifest(path) as cache:
-                fits = _has(cache, scored[0]) and _of_folder(cache, scored[0].root)
+                fits = _has(cache, scored[0]) and _made_of(cache, scored[0].address)
         except CacheError:
             continue  # nobody asked for this file
         if fits:
@@ -63,12 +63,12 @@ def find_cache(
     return None
 
 
-def _of_folder(cache: FeatureTable, root: Path | None) -> bool:
-    """Tell whether a cache that nobody named is of a folder: names may be alike."""
+def _made_of(cache: FeatureTable, address: str | None) -> bool:
+    """Tell whether a cache that nobody named is of a source: names may be alike."""
     recorded = cache.provenance.get("data")
-    if root is None or not isinstance(recorded, str):
+    if address is None or not isinstance(recorded, str):
         return False
-    return Path(recorded).resolve() == root.resolve()
+    return recorded == address or Path(recorded).resolve() == Path(address).resolve()
 
 
 def _has(cache: FeatureTable, scored: Scored) -> bool:

@@ -6,14 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from featcache.core.errors import BadImage, ModelError, SpecError
+from featcache.core.errors import BadImage, FeatcacheError, ModelError, SpecError
 from featcache.core.intervals import Interval
 from featcache.core.pages import AuditPart, ComparisonPart, Duel, MapPart, Page
 from featcache.core.progress import SILENT, Progress
 from featcache.core.reports import Report
+from featcache.core.sources import Source as ImageSource
 from featcache.core.text import listed, plural, shown
 from featcache.stages.comparing import compare_scored, letter, named_models
-from featcache.stages.datasets import resolve_data
+from featcache.stages.datasets import data_source
 from featcache.stages.matching import (
     Named,
     Source,
@@ -236,16 +237,28 @@ def _tile_sources(
     progress: Progress,
 ) -> list[TileSource]:
     """Return where images may be, first as the cache knows them."""
-    roots = [s.root for s in scored if s.root is not None]
-    roots += [resolve_data(f, progress=progress) for f in sources.folders]
-    found = [] if cache is None else [TileSource.of_cache(cache, *roots[:1])]
+    now = [data_source(f, progress=progress) for f in sources.folders[:1]]
+    found = [] if cache is None else _of_cache(cache, now, progress)
     found += [
-        TileSource(said.root, named.model.view, {"paths": said.paths})
+        TileSource(None, named.model.view, {"paths": said.paths}, places.__getitem__)
         for named, said in zip(models, scored, strict=True)
-        if said.root is not None
+        if (places := said.places) is not None
     ]
-    found += [TileSource.of_cache(table, *roots[:1]) for table in sources.caches]
+    for table in sources.caches:
+        if table is not cache:
+            found += _of_cache(table, now, progress)
     return found
+
+
+def _of_cache(
+    cache: FeatureTable, now: list[ImageSource], progress: Progress
+) -> list[TileSource]:
+    """Return where a cache's images are; numbers are shown without them, too."""
+    try:
+        return [TileSource.of_cache(cache, *now)]
+    except FeatcacheError as error:
+        progress.say(f"no pictures of the images of {shown(cache.path)}: {error}")
+        return []
 
 
 def _comparison(

@@ -1,7 +1,7 @@
 """Sampling: some rows of a cache, computed again from their images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from featcache.core.blocks import Block, plan_blocks
 from featcache.core.errors import BadImage, DamagedRowsError
+from featcache.core.locations import Location
 from featcache.core.machine import cores
 from featcache.core.progress import Progress
 from featcache.core.seeds import generator
@@ -84,7 +85,7 @@ class _Again:
         self,
         cache: FeatureCache,
         rows: list[int],
-        files: list[Path],
+        files: Sequence[Location],
         origin: Origin,
         progress: Progress,
     ) -> None:

@@ -10,16 +10,17 @@ import numpy.typing as npt
 from featcache.core.errors import BadImage, CacheMismatchError, DataError, ModelError
 from featcache.core.fingerprint import differences
 from featcache.core.heads import Floats
+from featcache.core.locations import Location
 from featcache.core.manifest import SPLITS
 from featcache.core.metrics import Labels
 from featcache.core.progress import Progress
 from featcache.core.text import listed, shown
-from featcache.stages.datasets import resolve_data
+from featcache.stages.datasets import data_source
 from featcache.stages.prediction import compute_features, model_extractor
 from featcache.store.artifacts import Model
 from featcache.store.opening import is_pattern
 from featcache.store.table import FeatureTable
-from featcache.vision.scan import scan
+from featcache.vision.sources.opening import is_no_folder
 
 Place = str | os.PathLike[str]
 
@@ -40,8 +41,10 @@ class Scored:
         Relative to the data folder.
     digests : ndarray of uint8, shape (n, 32), optional
         sha256 of each image; None where the images were read from a folder.
-    root : Path, optional
-        That folder; None where the features were in a cache.
+    places : list of Path or Member, optional
+        Where each image lies; None where the features were in a cache.
+    address : str, optional
+        Of the folder or other source that the images were read from.
     skipped : int
         Images of the split that could not be used.
     bad_images : list of BadImage
@@ -53,9 +56,10 @@ class Scored:
     y: Labels
     paths: npt.NDArray[np.bytes_]
     digests: npt.NDArray[np.uint8] | None
-    root: Path | None
+    places: list[Location] | None
     skipped: int
     bad_images: list[BadImage]
+    address: str | None = None
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
@@ -112,8 +116,10 @@ def is_cache(data: Place) -> bool:
     Returns
     -------
     bool
-        False for folders and names of data sets.
+        False for folders, lists, shards, tables and names of data sets.
     """
+    if is_no_folder(data):
+        return False
     return Path(data).is_file() or is_pattern(data)
 
 
@@ -152,7 +158,7 @@ def score_cache(model: Model, cache: FeatureTable, split: str) -> Scored:
         y=labels[found.y],
         paths=cache.paths[rows],
         digests=cache.columns["digests"][rows],
-        root=None,
+        places=None,
         skipped=int((cache.splits == SPLITS.index(split)).sum()) - len(found),
         bad_images=[],
     )
@@ -197,12 +203,13 @@ def score_folder(
         When the weights found are not those that the model belongs to.
     """
     extractor = model_extractor(model, weights, device, progress)
-    manifest = scan(resolve_data(data, progress=progress))
-    labels = _labels_of(model, manifest.classes, shown(manifest.root))
+    source = data_source(data, progress=progress)
+    manifest = source.scan()
+    labels = _labels_of(model, manifest.classes, shown(source.address))
     rows = np.flatnonzero(manifest.splits == SPLITS.index(split))
     if not len(rows):
         raise DataError(
-            f"{shown(manifest.root)} has no image in split {split}; it has "
+            f"{shown(source.address)} has no image in split {split}; it has "
             f"{manifest.describe()}"
         )
     files = [manifest.file(row) for row in rows.tolist()]
@@ -210,14 +217,15 @@ def score_folder(
     good = np.isfinite(X).all(axis=1)
     _require_some(int(good.sum()), split)
     return Scored(
-        source=shown(manifest.root),
+        source=shown(source.address),
         scores=model.head.scores(X[good]),
         y=labels[manifest.labels[rows[good]]],
         paths=manifest.paths[rows[good]],
         digests=None,
-        root=manifest.root,
+        places=[files[at] for at in np.flatnonzero(good).tolist()],
         skipped=len(bad),
         bad_images=bad,
+        address=source.address,
     )
 
 

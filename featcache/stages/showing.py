@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,16 +13,17 @@ from featcache.core.errors import BadImagesError, DataError, SpecError
 from featcache.core.finetune_spec import FinetuneSpec
 from featcache.core.manifest import SPLITS, TRAIN, Manifest
 from featcache.core.progress import SILENT, Progress
+from featcache.core.sources import Source
 from featcache.core.specs import ViewSpec
 from featcache.core.text import closest, listed, plural, shown
 from featcache.core.tiles import Tile
-from featcache.stages.datasets import resolve_data
+from featcache.stages.datasets import data_source
 from featcache.stages.recipe import DEFAULT_DATA
 from featcache.stages.scoring import is_cache, require_split
-from featcache.stages.tiles import TileSource
+from featcache.stages.tiles import TileSource, cache_source
 from featcache.store.opening import open_cache
 from featcache.store.table import FeatureTable
-from featcache.vision.scan import scan
+from featcache.vision.sources.opening import source_is_there
 
 if TYPE_CHECKING:
     from featcache.viz.picture import Picture
@@ -38,14 +38,18 @@ _LINE = 8  # tiles to a line of a class
 
 @dataclass(frozen=True, eq=False)
 class _Samples:
-    """Labelled samples, of a cache or of a folder."""
+    """Labelled samples, of a cache or of what caches are made of."""
 
-    name: str
-    root: Path
+    source: Source
     classes: tuple[str, ...]
     labels: npt.NDArray[np.int32]
     splits: npt.NDArray[np.uint8]
     tiles: TileSource
+
+    @property
+    def name(self) -> str:
+        """What is shown, for people."""
+        return shown(self.source.name)
 
 
 def show(  # noqa: PLR0913 - the command's options
@@ -65,8 +69,8 @@ def show(  # noqa: PLR0913 - the command's options
     Parameters
     ----------
     data : str, path or FeatureCache
-        A folder, a known data set, or a cache, whose images are looked for where they
-        were when it was made.
+        A folder, a known data set, another source that `extract` takes, or a cache,
+        whose images are looked for where they were when it was made.
     augmented : bool
         Show the first batch on which `finetune` trains with this seed, as it augments
         it; without it, some images of each class in their fixed view.
@@ -129,14 +133,14 @@ def _require_sense(
 
 def _samples(data: Place | FeatureTable, progress: Progress) -> _Samples:
     if isinstance(data, FeatureTable):
-        return _of_cache(data)
+        return _of_cache(data, progress)
     if is_cache(data):
         with open_cache(data) as cache:
-            return _of_cache(cache)
-    manifest = scan(resolve_data(data, progress=progress))
+            return _of_cache(cache, progress)
+    source = data_source(data, progress=progress)
+    manifest = source.scan()
     return _Samples(
-        shown(manifest.root.resolve().name),
-        manifest.root,
+        source,
         manifest.classes,
         manifest.labels,
         manifest.splits,
@@ -144,18 +148,16 @@ def _samples(data: Place | FeatureTable, progress: Progress) -> _Samples:
     )
 
 
-def _of_cache(cache: FeatureTable) -> _Samples:
-    tiles = TileSource.of_cache(cache)
-    if tiles.root is None or not tiles.root.is_dir():
-        where = "" if tiles.root is None else f": there is no {shown(tiles.root)}"
+def _of_cache(cache: FeatureTable, progress: Progress) -> _Samples:
+    source = cache_source(cache, progress)
+    if source is None or not source_is_there(source.address):
+        where = "" if source is None else f": there is no {shown(source.address)}"
         raise DataError(
             f"the folder that {shown(cache.path)} was made of is not known here"
             f"{where}; name the folder of images instead"
         )
-    return _Samples(
-        shown(tiles.root.name), tiles.root, cache.classes, cache.labels, cache.splits,
-        tiles,
-    )  # fmt: skip
+    tiles = TileSource.of_cache(cache, source)
+    return _Samples(source, cache.classes, cache.labels, cache.splits, tiles)
 
 
 def _by_class(
@@ -222,7 +224,7 @@ def _augmented(
 ) -> "Picture":
     from featcache.viz.grids import Cell, Section, draw_grid
 
-    manifest = scan(samples.root)  # as finetune will: a cache may be older
+    manifest = samples.source.scan()  # as finetune will: a cache may be older
     batch = list(first_batch(manifest, samples.tiles.view, batch_size, seed))
     names = [shown(manifest.classes[label]) for label, _ in batch]
     cells = [Cell(tile, name) for (_, tile), name in zip(batch, names, strict=True)]

@@ -25,6 +25,7 @@ import numpy as np
 from featcache.core.clock import Clock
 from featcache.core.errors import FeatcacheError, WeightsError
 from featcache.core.layers import Layer, row_size
+from featcache.core.locations import location_from_json
 from featcache.core.machine import end_with_parent
 from featcache.core.specs import AugmentSpec, FeatureDtype, Precision, ViewSpec
 from featcache.core.text import shown
@@ -224,7 +225,7 @@ class _Bench:
             self.voice.fail(error)
 
     def _answer(self, asked: Mapping[str, Any]) -> None:
-        files = [Path(file) for file in asked["files"]]
+        files = [location_from_json(file) for file in asked["files"]]
         job, views = self.job, self.job.views
         size = row_size(job.backbone, job.layer, job.view["crop"])
         shape = (size,) if views == 1 else (views, size)

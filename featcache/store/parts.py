@@ -29,10 +29,11 @@ Indices = npt.NDArray[np.int64]
 class PartedCache(FeatureTable):
     """Caches with one fingerprint, read as one, in the order of a manifest.
 
-    Classes are united by name and sorted by bytes, and labels renumbered; rows are
-    ordered by split, label and path, as if one folder had been extracted. An image
-    that stands in several files is taken once, but not one of a part that ``extract
-    --shard`` made: such parts overlap with nothing, and all of them must be there.
+    Classes that differ are united by name and sorted by bytes, and labels renumbered;
+    rows are ordered by split, label and path, as if one folder had been extracted. An
+    image that stands in several files is taken once, but not one of a part that
+    ``extract --shard`` made: such parts overlap with nothing, and all of them must be
+    there.
     `features` are read where they are asked for, as copies.
 
     Parameters
@@ -165,7 +166,7 @@ class PartedCache(FeatureTable):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """C class names in label order: those of all parts, sorted by bytes."""
+        """C class names in label order: those of all parts."""
         return tuple(os.fsdecode(name) for name in self.columns["classes"].tolist())
 
     @property
@@ -279,6 +280,8 @@ def _united_classes(
 ) -> tuple[npt.NDArray[np.bytes_], Labels]:
     """Return the classes of all parts by name, and every row's label among them."""
     own = [part.columns["classes"].tolist() for part in parts]
+    if all(classes == own[0] for classes in own):  # whose order may be by value
+        return parts[0].columns["classes"], np.concatenate([p.labels for p in parts])
     names = sorted({name for classes in own for name in classes})
     number = {name: label for label, name in enumerate(names)}
     labels = [

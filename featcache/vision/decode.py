@@ -6,18 +6,18 @@ that would lose or invent data: the camera's rotation, 16-bit grey, and float pi
 
 import io
 import math
-import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from featcache.core.errors import SpecError
+from featcache.core.locations import Location
 from featcache.core.specs import Exif, ViewSpec
 from featcache.core.status import Status, UnusableImageError
+from featcache.vision.reading import PlaceError, read_bytes
 from featcache.vision.views import Pixels, render
 
 # Pillow's own limit for a warning, here an error: 89,478,485 pixels, a quarter of a
@@ -44,13 +44,13 @@ _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _TO_RGB = ("L", "1", "P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 
 
-def read_file(path: Path) -> bytes:
-    """Read an image file.
+def read_file(place: Location) -> bytes:
+    """Read an image's file, or its part of one.
 
     Parameters
     ----------
-    path : Path
-        A regular file.
+    place : Path or Member
+        Where it lies.
 
     Returns
     -------
@@ -63,10 +63,9 @@ def read_file(path: Path) -> bytes:
         When it cannot be read, is empty, or is above 1 GiB.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for ever
-            raise UnusableImageError(Status.UNREADABLE, "not a regular file")
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+        data = read_bytes(place, MAX_FILE_BYTES + 1)
+    except PlaceError as error:
+        raise UnusableImageError(Status.UNREADABLE, str(error)) from None
     except OSError as error:
         reason = error.strerror or str(error)
         raise UnusableImageError(

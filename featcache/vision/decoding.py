@@ -1,16 +1,20 @@
 """Decoding for training: image files to the pixels that are kept of them."""
 
+import io
 import math
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image
 
 from featcache.core.errors import BadImage
+from featcache.core.locations import Location
 from featcache.core.manifest import Manifest
 from featcache.core.status import UnusableImageError
 from featcache.core.text import shown
 from featcache.vision.decode import read_file
+from featcache.vision.reading import PlaceError, read_bytes
 from featcache.vision.viewer import Viewer
 from featcache.vision.views import resized_size
 from featcache.vision.words import Words, copied, image_of
@@ -92,11 +96,9 @@ class Source:
         int
             0 for what is no image: decoding finds out why.
         """
-        file = self.manifest.file(sample_index)
+        place = self.manifest.file(sample_index)
         try:
-            if not stat.S_ISREG(file.stat().st_mode):  # opening a pipe would wait
-                return 0
-            with Image.open(file) as image:
+            with Image.open(_head(place)) as image:
                 size = image.size
         except Exception:
             return 0
@@ -120,3 +122,12 @@ class Source:
             Path and reason.
         """
         return BadImage(shown(self.manifest.file(sample_index)), str(error))
+
+
+def _head(place: Location) -> Path | io.BytesIO:
+    """Return what Pillow reads an image's size from."""
+    if not isinstance(place, Path):
+        return io.BytesIO(read_bytes(place))
+    if not stat.S_ISREG(place.stat().st_mode):  # opening a pipe would wait
+        raise PlaceError("not a regular file")
+    return place

@@ -1,18 +1,18 @@
 """Isolation: an image under suspicion is tried in a process of its own.
 
-Run as ``python -m featcache.vision.isolation EXIF RESIZE CROP FILE`` it decodes one
+Run as ``python -m featcache.vision.isolation EXIF RESIZE CROP PLACE`` it decodes one
 image, by Pillow and by the fastest way here, and ends with 0, also when the image is
 refused with a reason: only a crash or a hang is what the caller wants to know of.
 """
 
 import contextlib
-import os
+import json
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import cast
 
+from featcache.core.locations import Location, location_from_json, location_to_json
 from featcache.core.specs import Exif, ViewSpec
 from featcache.core.status import UnusableImageError
 
@@ -20,13 +20,13 @@ SECONDS = 60.0  # one image may take; a 100-megapixel PNG takes 4
 MEMORY = 4 << 30  # bytes of address space for the suspect
 
 
-def suspicion(file: Path, view: ViewSpec, seconds: float = SECONDS) -> str | None:
+def suspicion(place: Location, view: ViewSpec, seconds: float = SECONDS) -> str | None:
     """Decode an image in another process and tell how that ended.
 
     Parameters
     ----------
-    file : Path
-        The image.
+    place : Path or Member
+        Where the image lies.
     view : ViewSpec
         Its crop.
     seconds : float
@@ -38,7 +38,8 @@ def suspicion(file: Path, view: ViewSpec, seconds: float = SECONDS) -> str | Non
         What is wrong with decoding it; None where nothing is.
     """
     view_words = [view.exif, str(view.resize), str(view.crop)]
-    command = [sys.executable, "-P", "-m", __name__, *view_words, os.fspath(file)]
+    where = json.dumps(location_to_json(place))
+    command = [sys.executable, "-P", "-m", __name__, *view_words, where]
     try:
         done = subprocess.run(  # noqa: S603 - our own module, a list of words
             command, capture_output=True, timeout=seconds, check=False
@@ -77,15 +78,15 @@ def _name(returncode: int) -> str:
     return f"exit code {returncode}"
 
 
-def main(exif: str, resize: str, crop: str, file: str) -> None:
+def main(exif: str, resize: str, crop: str, place: str) -> None:
     """Decode one image by every way that a run may have taken, whatever comes of it.
 
     Parameters
     ----------
     exif, resize, crop : str
         Of the view.
-    file : str
-        The image.
+    place : str
+        Where the image lies, as JSON.
     """
     from featcache.core.clock import Clock
     from featcache.vision.decode import read_file
@@ -99,7 +100,7 @@ def main(exif: str, resize: str, crop: str, file: str) -> None:
     view = ViewSpec(exif=cast("Exif", exif), resize=int(resize), crop=int(crop))
     for viewer in (Viewer.plain(view), Viewer.fastest(view)):
         with contextlib.suppress(UnusableImageError):
-            viewer(read_file(Path(file)), Clock())
+            viewer(read_file(location_from_json(json.loads(place))), Clock())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ import torch
 from featcache.core.blocks import Block
 from featcache.core.clock import Clock
 from featcache.core.heads import Floats
+from featcache.core.locations import Location
 from featcache.core.machine import cores
 from featcache.core.specs import AugmentSpec, ViewSpec
 from featcache.core.status import Status, UnusableImageError
@@ -80,7 +80,7 @@ class Extractor:
     def fill(
         self,
         rows: BlockRows,
-        files: Sequence[Path],
+        files: Sequence[Location],
         *,
         lookup: Lookup = lambda _: None,
         alive: Callable[[], None] = lambda: None,
@@ -92,7 +92,7 @@ class Extractor:
         ----------
         rows : BlockRows
             Filled in place.
-        files : sequence of Path
+        files : sequence of Path or Member
             The image of each row.
         lookup : callable
             From an image's digest to its features as a row has them, where they are
@@ -115,7 +115,7 @@ class Extractor:
             self._forward(rows, batch)
 
     def _views(
-        self, rows: BlockRows, row: int, file: Path, lookup: Lookup
+        self, rows: BlockRows, row: int, file: Location, lookup: Lookup
     ) -> Sequence[Pixels | bytes]:
         """Return what has to go through the network for a row: nothing or all."""
         count = int(rows.counts[row])

@@ -1,5 +1,6 @@
 """Shards: every image in one part, and there it stays."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,13 @@ from hypothesis import strategies as st
 
 from featcache.core.errors import DataError, SpecError
 from featcache.core.manifest import Manifest
-from featcache.core.shards import Shard, ShardRecord, parts, set_pattern
+from featcache.core.shards import (
+    Shard,
+    ShardRecord,
+    image_parts,
+    parts,
+    set_pattern,
+)
 from featcache.core.splits import hashed_splits
 
 NAMES = st.lists(
@@ -119,3 +126,57 @@ def test_the_pattern_of_a_set_finds_its_files(tmp_path):
         "odd[1]-part-1-of-2.h5",
         "odd[1]-part-2-of-2.h5",
     ]
+
+
+@dataclass(frozen=True)
+class Tars:
+    """An index of files with some images each."""
+
+    names: tuple[str, ...]
+    numbers: np.ndarray
+
+    def place(self, sample_index: int, path: str) -> Path:
+        return Path(f"{self.numbers[sample_index]}:{path}")
+
+    def take(self, rows: np.ndarray) -> "Tars":
+        return replace(self, numbers=self.numbers[rows])
+
+
+def tars_of(count: int, images: int = 5) -> Manifest:
+    """Return a manifest of tars with some images each."""
+    names = tuple(f"{n:05d}.tar" for n in range(count))
+    whole = manifest_of(count * images)
+    numbers = np.repeat(np.arange(count, dtype=np.int32), images)
+    paths = [f"{names[n]}/{i}.jpg".encode() for i, n in enumerate(numbers.tolist())]
+    return replace(whole, paths=np.array(paths), index=Tars(names, numbers))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_the_images_of_a_tar_go_together(count):
+    """Each part has whole files, finds its images in them, and all are the whole."""
+    whole = tars_of(60)
+    cut = [Shard(i, count).take(whole) for i in range(1, count + 1)]
+    held = [{path.split(b"/")[0] for path in part.paths.tolist()} for part in cut]
+    assert sum(map(len, held)) == len(set.union(*held)) == 60
+    assert sum(map(len, cut)) == len(whole)
+    expected = {whole.file(row) for row in range(len(whole))}
+    assert {part.file(row) for part in cut for row in range(len(part))} == expected
+    for part in cut:
+        assert (np.diff(part.sizes) > 0).all()  # in the order of the whole
+
+
+def test_another_tar_moves_no_image():
+    """As with images: which part it goes to follows from its own name."""
+    few, more = tars_of(60), tars_of(90)
+    own = image_parts(few, 4)
+    assert (image_parts(more, 4)[: len(few)] == own).all()
+    assert len(np.unique(own)) == 4
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_few_tars_are_cut_image_by_image(count):
+    """Rather than that a part has none."""
+    whole = tars_of(count, images=300 // count)
+    own = image_parts(whole, 4)
+    assert (own == parts(whole.paths, 4)).all()
+    assert np.bincount(own)[1:].min() > 40

@@ -16,6 +16,7 @@ from featcache.stages.tiles import CHANGED, GONE, NO_FOLDER, OUTSIDE, TileSource
 from featcache.store.writer import CacheWriter, create, partial_path
 from featcache.vision.decode import decode_view, read_file
 from featcache.vision.scan import scan
+from featcache.vision.sources.folder import Folder
 from tests.conftest import make_photos, picture
 from tests.store.conftest import EMBED_DIM, PROVENANCE, Content, make_spec
 
@@ -49,7 +50,7 @@ def source(extracted, tmp_path):
     """Its tiles, of a copy of the images that the test may change."""
     photos = shutil.copytree(extracted.parent / "photos", tmp_path / "photos")
     with featcache.open_cache(extracted) as cache:
-        yield TileSource.of_cache(cache, photos)
+        yield TileSource.of_cache(cache, Folder(photos))
 
 
 def test_a_picture_of_several_files_is_not_called_by_their_pattern(

@@ -13,15 +13,19 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from tests.shards import SOURCES, as_source
 from tests.trust.zygote import BLOCK_ROWS, Zygote, contents, make_folder
 
 
 class Kills:
     """Extractions that are killed and resumed until they are complete."""
 
-    def __init__(self, root: Path, images: int, workers: int, seed: int) -> None:
+    def __init__(
+        self, root: Path, images: int, workers: int, seed: int, source: str = "folder"
+    ) -> None:
         self.zygote, self.random, self.workers = Zygote(), random.Random(seed), workers
-        self.now, before = make_folder(root, images, images // 4)
+        now, older = make_folder(root, images, images // 4)
+        self.now, before = (as_source(each, source) for each in (now, older))
         self.images, self.missing = images, images // 4
         self.older, whole = root / "older.h5", root / "whole.h5"
         self.run(before, self.older)
@@ -97,10 +101,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--source", default="folder", choices=["folder", *SOURCES])
     args = parser.parse_args()
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as root:
-        proof = Kills(Path(root), args.images, args.workers, args.seed)
+        proof = Kills(Path(root), args.images, args.workers, args.seed, args.source)
         lives = 0
         while proof.kills < args.count:
             proof.life(min(args.count - proof.kills, 5))

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from tests.shards import SOURCES
 from tests.trust.zygote import proof
 
 pytestmark = pytest.mark.skipif(
@@ -27,6 +28,15 @@ def test_a_killed_extraction_ends_in_the_bytes_of_a_whole_one(count):
     assert result["images_repeated"] <= result["images_repeated_at_most"]
     if count >= 100:  # of a few kills, none may fall into the work itself
         assert result["found_after_kill"]["an unfinished file"] > count / 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_killed_extraction_of_any_source_ends_in_the_bytes_of_a_whole_one(source):
+    """As of a folder; what an earlier state of the source had is found again."""
+    result = proof("kills", count=40, seed=1, source=source)
+    assert result["kills"] == 40
+    assert result["images_repeated"] <= result["images_repeated_at_most"]
 
 
 @pytest.mark.parametrize(

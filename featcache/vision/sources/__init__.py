@@ -1,0 +1,1 @@
+"""Sources: what holds labelled images, each behind `featcache.core.sources.Source`."""

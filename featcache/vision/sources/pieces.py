@@ -1,0 +1,154 @@
+"""Remote shards piece by piece: large requests, shared by all who want their bytes."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from featcache.core.addresses import is_url
+from featcache.core.locations import Member
+from featcache.core.machine import cores
+from featcache.vision.sources.remote import remote_bytes
+from featcache.vision.sources.shared import Shared
+
+PIECE = 8 << 20  # bytes of one request: its latency is little beside its transfer
+
+_pieces = Shared(2 * cores() + 2)
+
+
+def forget_pieces() -> None:
+    """Forget what was read of remote files, before they are looked at anew."""
+    _pieces.clear()
+
+
+def remote_part(url: str, start: int, size: int, length: int) -> bytes:
+    """Return a part of a remote file, of which its neighbours are wanted soon.
+
+    Parameters
+    ----------
+    url : str
+        The file.
+    start, size : int
+        Which bytes.
+    length : int
+        Of the whole file.
+
+    Returns
+    -------
+    bytes
+        All of them, out of pieces that are kept for a while.
+
+    Raises
+    ------
+    RemoteError
+        When they cannot be read.
+    """
+    pieces = []
+    for number in range(start // PIECE, -(-(start + size) // PIECE)):
+        at = number * PIECE
+        count = min(PIECE, length - at)
+
+        def read(at: int = at, count: int = count) -> bytes:
+            return remote_bytes(url, at, count)
+
+        pieces.append(_pieces.get((url, number), read))
+    begin = start % PIECE
+    return b"".join(pieces)[begin : begin + size] if size else b""
+
+
+def remote_member(place: Member) -> bytes:
+    """Return an image's bytes out of a remote shard.
+
+    Parameters
+    ----------
+    place : Member
+        Where they lie.
+
+    Returns
+    -------
+    bytes
+        All of them.
+
+    Raises
+    ------
+    RemoteError
+        When they cannot be read.
+    """
+    if place.size > PIECE:
+        return remote_bytes(place.shard, place.start, place.size)
+    return remote_part(place.shard, place.start, place.size, place.length)
+
+
+class RemoteStream:
+    """A remote file as tars are read: from front to back, piece by piece.
+
+    Parameters
+    ----------
+    url : str
+        The file.
+    length : int
+        Its bytes.
+    """
+
+    def __init__(self, url: str, length: int) -> None:
+        self._url, self._length, self._at = url, length, 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a byte.
+
+        Parameters
+        ----------
+        offset : int
+            Where to.
+        whence : int
+            Counted from the beginning or the end.
+
+        Returns
+        -------
+        int
+            Where it is now.
+        """
+        self._at = offset + (self._length if whence == os.SEEK_END else 0)
+        return self._at
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes.
+
+        Parameters
+        ----------
+        size : int
+            How many.
+
+        Returns
+        -------
+        bytes
+            Fewer at the end.
+        """
+        size = min(size, max(0, self._length - self._at))
+        data = remote_part(self._url, self._at, size, self._length)
+        self._at += size
+        return data
+
+
+@contextmanager
+def opened(file: str, length: int) -> Iterator[BinaryIO]:
+    """Open a file to be read from front to back.
+
+    Parameters
+    ----------
+    file : str
+        A path or a URL.
+    length : int
+        Bytes of what lies at a URL.
+
+    Yields
+    ------
+    binary file
+        That can seek; it has no buffer of its own.
+    """
+    if is_url(file):
+        yield cast("BinaryIO", RemoteStream(file, length))
+        return
+    with Path(file).open("rb", buffering=0) as stream:
+        yield cast("BinaryIO", stream)
