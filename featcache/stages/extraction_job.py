@@ -37,7 +37,7 @@ from featcache.store.reuse import Reuse
 from featcache.store.writer import CacheWriter, create, old_path, partial_path
 
 if TYPE_CHECKING:
-    from featcache.stages.engines import Engine
+    from featcache.stages.tasks import Engine
     from featcache.vision.weights import State
 
 
@@ -202,7 +202,6 @@ class Job:
     ) -> int:
         """Compute what is missing and give the cache its final name."""
         from featcache.stages.filling import Filler, Tally, unfinished
-        from featcache.vision.pipeline import run_blocks
 
         usable = [f.cache for f in found if f.state in ("same", "changed")]
         sources = [cache for cache in usable if cache is not None]
@@ -214,7 +213,7 @@ class Job:
             todo = unfinished(blocks, begun)
             filler = Filler(self.manifest, writer, engine, reuse, begun, tally, ledger)
             with self._reporting(todo):
-                run_blocks(todo, filler, engine.lanes, filler.watch)
+                engine.run(todo, filler)
             if tally.bad and self.how.on_error == "stop":
                 raise bad_images_error(tally.bad, len(self.manifest))
             if len(tally.bad) == len(self.manifest):
@@ -248,7 +247,8 @@ class Job:
     def _engine(self, wanted: FeatureSpec, done: int) -> Iterator["Engine"]:
         """Make ready what computes: this process, or one for each of the devices."""
         with self.clock.stage("start"):
-            from featcache.stages.engines import Setting, one_device
+            from featcache.stages.engines import one_device
+            from featcache.stages.tasks import Setting
 
         how = self.how if self.shard is None else beside_others(self.how)
         devices = device_list(how.device)

@@ -66,7 +66,7 @@ class Worker:
         self._process = _started(post)
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        self._send(post.job.line())
+        self._send(post.job.line() + post.tensors)
 
     @property
     def load(self) -> float:
