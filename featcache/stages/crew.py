@@ -25,7 +25,7 @@ from featcache.stages.jobs import COLUMNS
 from featcache.stages.looking_up import look_up
 from featcache.stages.posts import assign
 from featcache.stages.processes import Worker, WorkerLostError, ending
-from featcache.stages.tasks import Setting, Steps, tell_pieces
+from featcache.stages.tasks import Setting, Steps, tell_pieces, together
 from featcache.store.ledger import Ledger
 from featcache.vision.isolation import crashed
 from featcache.vision.rows import BlockRows
@@ -91,7 +91,7 @@ class Crew:
         found = [self._started(worker) for worker in self._workers]
         self.device = found[0]["device"]
         self.batch_size = max(each["batch_size"] for each in found)
-        self.pieces = _together(
+        self.pieces = together(
             {
                 post.place: each["pieces"]
                 for post, each in zip(self._posts, found, strict=True)
@@ -322,19 +322,3 @@ def _unpack(payload: bytes, rows: BlockRows, pending: "np.ndarray[Any, Any]") ->
             payload, column.dtype, size // column.itemsize, at
         ).reshape(shape)
         at += size
-
-
-def _together(
-    pieces: Mapping[str, Mapping[str, str]],
-) -> dict[str, str]:
-    """Return the pieces of all devices: once where they are equal."""
-    found: dict[str, dict[str, list[str]]] = {}
-    for place, each in pieces.items():
-        for name, piece in each.items():
-            found.setdefault(name, {}).setdefault(piece, []).append(place)
-    return {
-        name: next(iter(kinds))
-        if len(kinds) == 1
-        else "; ".join(f"{', '.join(at)}: {piece}" for piece, at in kinds.items())
-        for name, kinds in found.items()
-    }

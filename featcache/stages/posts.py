@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from featcache.core.machine import CHILD, cores
+from featcache.core.machine import ALLOCATOR, CHILD, cores
 from featcache.core.specs import FeatureSpec
 from featcache.stages.jobs import Job
 from featcache.stages.tasks import Setting
@@ -42,7 +42,8 @@ class Post:
         dict of str to str
             In which a GPU is the only one, so that nothing is kept on another.
         """
-        found = {k: v for k, v in os.environ.items() if k != CHILD}
+        found = {**ALLOCATOR, **os.environ}
+        found.pop(CHILD, None)
         if self.place.startswith("cuda:"):
             number = int(self.place.removeprefix("cuda:"))
             visible = [name for name in found.get(_VISIBLE, "").split(",") if name]

@@ -142,3 +142,30 @@ def tell_pieces(
     progress.detail(
         f"{before}work: {plural(threads, 'thread')}, {batch} in a forward pass"
     )
+
+
+def together(
+    pieces: Mapping[str, Mapping[str, str]],
+) -> dict[str, str]:
+    """Return the pieces of all places: once where they are equal.
+
+    Parameters
+    ----------
+    pieces : mapping of str to mapping of str to str
+        Of each place, by their names.
+
+    Returns
+    -------
+    dict of str to str
+        Names and what they are, with the places where these differ.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for place, each in pieces.items():
+        for name, piece in each.items():
+            found.setdefault(name, {}).setdefault(piece, []).append(place)
+    return {
+        name: next(iter(kinds))
+        if len(kinds) == 1
+        else "; ".join(f"{', '.join(at)}: {piece}" for piece, at in kinds.items())
+        for name, kinds in found.items()
+    }
