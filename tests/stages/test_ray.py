@@ -86,7 +86,9 @@ class Site:
     def put(self, code: str, name: str = "sitecustomize.py") -> None:
         """Write a module."""
         (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (self.folder / name).write_text(code)
+        new = self.folder / "new"
+        new.write_text(code)
+        new.replace(self.folder / name)  # whole at any time
 
     def slow(self, seconds: float) -> None:
         """Have each image take so long."""
@@ -215,12 +217,12 @@ def test_nodes_come_and_one_is_killed(many, whole, extract, nodes, slow, monkeyp
         slow(3)
         third = nodes.add_node()
         while sum("ready, 1 thread" in line for line in listener.details) < 3:
-            assert not extraction.done()
+            assert not extraction.done(), extraction.result()
             time.sleep(0.1)
         time.sleep(1)  # it has blocks by then
         nodes.kill_node(third)
         while not told(listener, "is lost"):
-            assert not extraction.done()
+            assert not extraction.done(), extraction.result()
             time.sleep(0.1)
         slow(0)
         cache = extraction.result(120)

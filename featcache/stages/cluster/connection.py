@@ -75,7 +75,6 @@ def nodes_alive(ray: ModuleType) -> list[Node]:
 
 def _imported() -> Any:  # noqa: ANN401 - a module
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody was asked
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     try:
         import ray
     except ImportError:
