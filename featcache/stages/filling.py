@@ -16,7 +16,7 @@ from featcache.core.status import Status
 from featcache.core.text import shown
 from featcache.core.timing import Timing
 from featcache.core.viewed import view_counts
-from featcache.stages.engines import Engine, Work
+from featcache.stages.engines import Engine, Files, Work
 from featcache.store.checking import unsound
 from featcache.store.ledger import Ledger
 from featcache.store.reader import FeatureCache
@@ -181,8 +181,7 @@ class Filler:
         rows = BlockRows.pending(block.size, shape, spec.dtype, counts)
         self._take_over(block, rows)
         self.reuse.prefill(block, rows.features, rows.digests, rows.status)
-        files = [self.manifest.file(i) for i in range(block.start, block.stop)]
-        work = Work(block, rows, files, self.reuse)
+        work = Work(block, rows, Files(self.manifest, block), self.reuse)
         self._quarantine(work)
         while not self.engine.compute(work, alive):
             self._quarantine(work)
