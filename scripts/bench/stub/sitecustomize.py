@@ -12,22 +12,31 @@ from importlib.machinery import PathFinder
 CROP = 32
 
 
-def channel_means(pixels):
-    """Return D = 512 features of images (b, 3, h, w)."""
-    import numpy as np
+class ChannelMeans:
+    """From images (b, 3, h, w) to features (b, D)."""
 
-    means = pixels.reshape(len(pixels), 3, -1).mean(axis=2, dtype=np.float32)
-    return np.tile(means, 171)[:, :512]
+    def __init__(self, embed_dim):
+        self.embed_dim = embed_dim
+
+    def __call__(self, pixels):
+        """Return the means of red, green and blue, as often as there is room."""
+        import numpy as np
+
+        means = pixels.reshape(len(pixels), 3, -1).mean(axis=2, dtype=np.float32)
+        return np.tile(means, 1 + self.embed_dim // 3)[:, : self.embed_dim]
 
 
 def cheap_network(engines):
     """Replace the network behind an extractor that was built as ever."""
+    from featcache.core.layers import row_size
+
     build = engines.build_extractor
 
-    def built(*args):
-        extractor = build(*args)
+    def built(setting, *others):
+        extractor = build(setting, *others)
+        means = ChannelMeans(row_size(setting.source.backbone, setting.layer, CROP))
         pieces = {**extractor.pieces, "forward": "channel means"}
-        return dataclasses.replace(extractor, embed=channel_means, pieces=pieces)
+        return dataclasses.replace(extractor, embed=means, pieces=pieces)
 
     engines.build_extractor = built
 
