@@ -24,7 +24,9 @@ import sys
 import tarfile
 import time
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -32,7 +34,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 CLASSES = 1000
 SHARD = 10_000  # images of a tar
-MB = 1 << 20
+KB = 1024  # of which the kernel tells, in a megabyte
 
 
 def main() -> None:
@@ -73,7 +75,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def timed(action):
+def timed(action: Callable[[], Any]) -> tuple[Any, float]:
     """Return what an action returns, and its seconds."""
     began = time.perf_counter()
     result = action()
@@ -248,7 +250,13 @@ class Bench:
             start_new_session=True,
         )
 
-    def _await(self, process, watched: "Watched", ready, pause: float = 0.05) -> None:
+    def _await(
+        self,
+        process: subprocess.Popen,
+        watched: "Watched",
+        ready: Callable[[], bool],
+        pause: float = 0.05,
+    ) -> None:
         """Wait until something is so, or the process has ended well."""
         while process.poll() is None:
             if ready():
@@ -275,9 +283,7 @@ class Watched:
                 spent += int(words[11]) + int(words[12])
                 lines = Path(f"/proc/{pid}/status").read_text().splitlines()
                 said = dict(line.split(":", 1) for line in lines)
-                own, peak = (
-                    int(said[key].split()[0]) * 1024 / MB for key in ("RssAnon", "VmHWM")
-                )
+                own, peak = (int(said[k].split()[0]) / KB for k in ("RssAnon", "VmHWM"))
                 self.own, self.peak = max(self.own, own), max(self.peak, peak)
             self.cpu = spent / os.sysconf("SC_CLK_TCK")
 

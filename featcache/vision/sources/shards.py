@@ -48,7 +48,20 @@ class Saved(Protocol):
     def find(
         self, shard: str, size: int, mtime_ns: int
     ) -> Mapping[str, npt.NDArray[Any]] | None:
-        """Return the columns that were kept of a shard of this size and time."""
+        """Return what was kept of a shard in the state that it has now.
+
+        Parameters
+        ----------
+        shard : str
+            Its absolute address.
+        size, mtime_ns : int
+            Its bytes, and when it last changed.
+
+        Returns
+        -------
+        mapping of str to ndarray, or None
+            As `keep` was given it.
+        """
 
     def keep(
         self,
@@ -57,7 +70,17 @@ class Saved(Protocol):
         mtime_ns: int,
         columns: Mapping[str, npt.NDArray[Any]],
     ) -> None:
-        """Keep columns, where that can be."""
+        """Keep what was read of a shard, where that can be.
+
+        Parameters
+        ----------
+        shard : str
+            Its absolute address.
+        size, mtime_ns : int
+            As they were before it was read.
+        columns : mapping of str to ndarray
+            See `featcache.vision.sources.shard_samples.unpacked`.
+        """
 
 
 @dataclass(frozen=True)
