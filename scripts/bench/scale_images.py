@@ -227,6 +227,9 @@ class Bench:
             "resume_cpu_seconds_to_the_first_block": round(spent, 2),
             "resumed_computed": report["computed"],
             "resumed_images_per_second": report["images_per_second"],
+            "resumed_core_ms_an_image": round(
+                1000 * sum(report["busy"]) / report["images_per_second"], 3
+            ),
             "resumed_own_mb": round(watched.own),
             "resumed_peak_mb": round(watched.peak),
         }
