@@ -16,6 +16,7 @@ from featcache.core.sources import Source
 from featcache.core.text import closest, shown
 from featcache.stages.archives import made_whole, unpack
 from featcache.stages.downloads import Checksum, RemoteFile, download
+from featcache.store.indexes import ShardIndexes
 from featcache.vision.sources.opening import open_source
 from featcache.vision.sources.patterns import has_pattern
 
@@ -111,6 +112,7 @@ def data_source(
     *,
     progress: Progress = SILENT,
     use_cut: bool = False,
+    fresh: bool = False,
 ) -> Source:
     """Return the source that DATA means.
 
@@ -123,6 +125,8 @@ def data_source(
         Hears of what is fetched or made, and of shards that were cut off.
     use_cut : bool
         Use the images of a shard before the place where it was cut off.
+    fresh : bool
+        Read the headers of every shard, whatever is remembered of them.
 
     Returns
     -------
@@ -140,7 +144,21 @@ def data_source(
         data = Path(unquote(data.removeprefix(_LOCAL)))
     if not (isinstance(data, str) and (has_pattern(data) or is_url(data))):
         data = resolve_data(data, progress=progress)
-    return open_source(data, use_cut=use_cut, tell=progress.say)
+    saved = None if fresh else ShardIndexes(index_folder(), progress.say)
+    return open_source(data, use_cut=use_cut, tell=progress.say, saved=saved)
+
+
+def index_folder() -> Path:
+    """Return where is remembered what was read of tar shards.
+
+    Returns
+    -------
+    Path
+        ``featcache/shards`` in ``$XDG_CACHE_HOME``, else in ``~/.cache``; whoever
+        deletes it has all headers read once more.
+    """
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(caches).expanduser() / "featcache" / "shards"
 
 
 def recorded_source(address: str, progress: Progress) -> Source:

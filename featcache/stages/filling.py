@@ -16,7 +16,8 @@ from featcache.core.text import shown
 from featcache.core.timing import Timing
 from featcache.core.viewed import view_counts
 from featcache.stages.suspects import try_suspects
-from featcache.stages.tasks import Engine, Work
+from featcache.stages.tasks import Engine, Files, Work
+from featcache.store.checking import unsound
 from featcache.store.ledger import Ledger
 from featcache.store.reader import FeatureCache
 from featcache.store.reuse import Reuse
@@ -108,10 +109,14 @@ def unfinished(blocks: Iterable[Block], begun: FeatureCache | None) -> list[Bloc
         Those whose bytes do not match their digest, and those with an image that
         could not be used: what stood in the way may be gone.
     """
+    blocks = list(blocks)
     if begun is None:
-        return list(blocks)
+        return blocks
     settled = np.isin(begun.status, _SETTLED)
-    return [b for b in blocks if not settled[b.rows].all() or not begun.sound(b)]
+    whole = [block for block in blocks if settled[block.rows].all()]
+    kept = {block.index for block in whole}
+    kept -= {block.index for block in unsound(whole, begun.sound)}
+    return [block for block in blocks if block.index not in kept]
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,8 +169,7 @@ class Filler:
         rows = BlockRows.pending(block.size, shape, spec.dtype, counts)
         self._take_over(block, rows)
         self.reuse.prefill(block, rows.features, rows.digests, rows.status)
-        files = [self.manifest.file(i) for i in range(block.start, block.stop)]
-        work = Work(block, rows, files, self.reuse)
+        work = Work(block, rows, Files(self.manifest, block), self.reuse)
         self.quarantine(work)
         return work
 

@@ -6,12 +6,13 @@ No torch here: who only hands out work and takes in rows has no use for it.
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, overload
 
 from featcache.core.blocks import Block
 from featcache.core.clock import Clock
 from featcache.core.layers import POOLED, Layer
 from featcache.core.locations import Location
+from featcache.core.manifest import Manifest
 from featcache.core.progress import Progress
 from featcache.core.specs import AugmentSpec, Precision
 from featcache.core.text import plural
@@ -51,6 +52,35 @@ class Setting:
     expected: int
     augment: AugmentSpec = TUTORIAL
     layer: Layer = POOLED
+
+
+class Files(Sequence[Location]):
+    """Where the images of a block lie, each found out when somebody asks.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        All images.
+    block : Block
+        Which of them.
+    """
+
+    def __init__(self, manifest: Manifest, block: Block) -> None:
+        self._manifest, self._rows = manifest, range(block.start, block.stop)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, row: int) -> Location: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> list[Location]: ...
+
+    def __getitem__(self, row: int | slice) -> Location | list[Location]:
+        if isinstance(row, slice):
+            return [self._manifest.file(index) for index in self._rows[row]]
+        return self._manifest.file(self._rows[row])
 
 
 @dataclass(frozen=True, eq=False)

@@ -72,9 +72,10 @@ class Reuse:
         features, digests, status : ndarray
             The block's rows; filled in place.
         """
-        for at, index in enumerate(range(block.start, block.stop)):
+        for at in np.flatnonzero(self._source[block.rows] >= 0).tolist():
+            index = block.start + at
             number, row = int(self._source[index]), int(self._row[index])
-            if number >= 0 and self._is_sound(number, row):
+            if self._is_sound(number, row):
                 columns = self._sources[number].columns
                 known, count = columns["features"][row], int(self._counts[index])
                 if adopt(features[at], known, count):

@@ -82,6 +82,8 @@ class _Gathered:
 
     def __init__(self, path: Path) -> None:
         self._where, self._root = shown(path), path.parent
+        self._folder = os.fspath(path.parent)
+        self._split = {"": UNSAID}  # numbers of the words that came
         self._names: list[bytes] = []
         self._packed: list[Any] = []
         self._lines = array("q")
@@ -92,11 +94,12 @@ class _Gathered:
     def add(self, number: int, line: Mapping[str, Any]) -> None:
         here = f"{self._where}, line {number}"
         path, label = said(line, PATHS, here), said(line, LABELS, here)
-        split = line.get(SPLIT)
+        split = "" if line.get(SPLIT) is None else str(line[SPLIT])
         if "\0" in path:
             raise DataError(f"{here}: no path has a zero byte in it: {shown(path)}")
         try:
-            status = (self._root / path).stat()
+            # A Path of each would take longer than to look at it.
+            status = os.stat(os.path.join(self._folder, path))  # noqa: PTH116, PTH118
             self._sizes.append(status.st_size)
             self._mtimes_ns.append(status.st_mtime_ns)
         except OSError:  # named with the reason when it is to be read
@@ -104,9 +107,9 @@ class _Gathered:
             self._mtimes_ns.append(0)
         self._names.append(os.fsencode(path.removeprefix("./")))
         self._codes.append(self._classes.number(os.fsencode(label)))
-        self._splits.append(
-            UNSAID if split in (None, "") else split_number(str(split), here)
-        )
+        if split not in self._split:
+            self._split[split] = split_number(split, here)
+        self._splits.append(self._split[split])
         self._lines.append(number)
         if len(self._names) == _CHUNK:
             self._pack()

@@ -4,6 +4,7 @@ import glob
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from featcache.core.addresses import is_url, require_no_secret
@@ -16,7 +17,7 @@ from featcache.vision.listing import FOLDER, contents, inside, listing
 from featcache.vision.sources.folder import Folder
 from featcache.vision.sources.lists import DELIMITERS, JSON_LINES, FileList
 from featcache.vision.sources.patterns import folder_of, has_pattern
-from featcache.vision.sources.shards import TarShards, Tell
+from featcache.vision.sources.shards import Saved, TarShards, Tell
 from featcache.vision.sources.tables import TABLES, Tables
 
 _TAR = ".tar"
@@ -29,6 +30,7 @@ def open_source(
     *,
     use_cut: bool = False,
     tell: Tell = SILENT.say,
+    saved: Saved | None = None,
 ) -> Source:
     """Return the source that a path or a pattern means.
 
@@ -42,6 +44,8 @@ def open_source(
         Use the images of a shard before the place where it was cut off.
     tell : callable
         Hears a line for each shard that was.
+    saved : Saved, optional
+        Where the headers of large shards are remembered.
 
     Returns
     -------
@@ -53,20 +57,21 @@ def open_source(
     DataError
         When it can be no source.
     """
+    shards = partial(TarShards, use_cut=use_cut, tell=tell, saved=saved)
     if isinstance(data, str) and is_url(data):
-        return _at_url(data, use_cut=use_cut, tell=tell)
+        return _at_url(data, shards)
     path = Path(data)
     if not path.is_dir():
-        return _named(os.fspath(data), use_cut, tell) or Folder(path)
+        return _named(os.fspath(data), shards) or Folder(path)
     pattern = _pattern_in(path)
     if pattern is None:
         return Folder(path)
     if pattern.endswith(TABLES):
         return Tables(pattern, called=path.resolve().name)
-    return TarShards(pattern, use_cut, tell)
+    return shards(pattern)
 
 
-def _named(text: str, use_cut: bool, tell: Tell) -> Source | None:
+def _named(text: str, shards: Callable[[str], Source]) -> Source | None:
     """Return the source that a path or a pattern means by its ending."""
     ending = text.lower()
     if ending.endswith(_COMPRESSED):
@@ -79,15 +84,15 @@ def _named(text: str, use_cut: bool, tell: Tell) -> Source | None:
     if ending.endswith(TABLES):
         return Tables(text)
     if ending.endswith(_TAR) or has_pattern(text):
-        return TarShards(text, use_cut, tell)
+        return shards(text)
     return None
 
 
-def _at_url(url: str, use_cut: bool, tell: Tell) -> Source:
+def _at_url(url: str, shards: Callable[[str], Source]) -> Source:
     require_no_secret(url)
     ending = url.lower()
     if ending.endswith(_TAR):
-        return TarShards(url, use_cut, tell)
+        return shards(url)
     if ending.endswith(".parquet"):
         return Tables(url)
     raise DataError(

@@ -3,8 +3,9 @@
 import json
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +26,10 @@ class Packed:
 
     Parameters
     ----------
-    paths : ndarray of bytes, shape (n,)
-        The shard's path and their own.
+    prefix : bytes
+        The shard's path.
+    members : ndarray of bytes, shape (n,)
+        The images' paths in it.
     starts, sizes : ndarray of int64, shape (n,)
         Where each one lies.
     names : list of bytes
@@ -41,7 +44,8 @@ class Packed:
         What else lay in it, by kind.
     """
 
-    paths: npt.NDArray[np.bytes_]
+    prefix: bytes
+    members: npt.NDArray[np.bytes_]
     starts: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
     names: list[bytes]
@@ -49,6 +53,64 @@ class Packed:
     mtime_ns: int
     length: int
     ignored: Counter[str]
+
+    @property
+    def paths(self) -> npt.NDArray[np.bytes_]:
+        """The shard's path and their own, as a manifest has them."""
+        return np.strings.add(self.prefix + b"/", self.members)
+
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """Return all that follows from the shard's bytes alone.
+
+        Returns
+        -------
+        dict of str to ndarray
+            What `unpacked` takes.
+        """
+        return {
+            "members": self.members,
+            "starts": self.starts,
+            "sizes": self.sizes,
+            "names": np.array(self.names, np.bytes_),
+            "codes": self.codes,
+            "kinds": np.array([kind.encode() for kind in self.ignored], np.bytes_),
+            "counts": np.array([*self.ignored.values()], np.int64),
+        }
+
+
+def unpacked(
+    columns: Mapping[str, npt.NDArray[Any]], prefix: bytes, mtime_ns: int, length: int
+) -> Packed:
+    """Return the images of a shard out of their columns.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray
+        As `Packed.columns` gave them.
+    prefix : bytes
+        The shard's path.
+    mtime_ns : int
+        When the shard last changed, nanoseconds.
+    length : int
+        Bytes of the shard.
+
+    Returns
+    -------
+    Packed
+        As it was.
+    """
+    counts = zip(columns["kinds"].tolist(), columns["counts"].tolist(), strict=True)
+    return Packed(
+        prefix=prefix,
+        members=columns["members"],
+        starts=columns["starts"],
+        sizes=columns["sizes"],
+        names=columns["names"].tolist(),
+        codes=columns["codes"],
+        mtime_ns=mtime_ns,
+        length=length,
+        ignored=Counter({kind.decode(): count for kind, count in counts}),
+    )
 
 
 class ShardSamples:
@@ -138,9 +200,9 @@ class ShardSamples:
             )
         self._ignored["label without image"] += len(self._labels.keys() - set(keys))
         count = len(keys)
-        paths = [self._prefix + b"/" + self._images[key] for key in keys]
         return Packed(
-            paths=np.array(paths, np.bytes_),
+            prefix=self._prefix,
+            members=np.array([self._images[key] for key in keys], np.bytes_),
             starts=np.array(self._starts, np.int64)[:count],
             sizes=np.array(self._sizes, np.int64)[:count],
             names=self._classes.names,

@@ -2,10 +2,11 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,10 +33,54 @@ from featcache.vision.sources.shard_samples import (
     Packed,
     ShardSamples,
     one_vocabulary,
+    unpacked,
 )
 from featcache.vision.sources.tars import BrokenTarError, Windows, tar_members
 
 Tell = Callable[[str], object]
+
+_WORTH_SAVING = 256  # images of a shard; fewer are read again in milliseconds
+
+
+class Saved(Protocol):
+    """Remembers what was read of a shard, as long as the shard stays what it is."""
+
+    def find(
+        self, shard: str, size: int, mtime_ns: int
+    ) -> Mapping[str, npt.NDArray[Any]] | None:
+        """Return what was kept of a shard in the state that it has now.
+
+        Parameters
+        ----------
+        shard : str
+            Its absolute address.
+        size, mtime_ns : int
+            Its bytes, and when it last changed.
+
+        Returns
+        -------
+        mapping of str to ndarray, or None
+            As `keep` was given it.
+        """
+
+    def keep(
+        self,
+        shard: str,
+        size: int,
+        mtime_ns: int,
+        columns: Mapping[str, npt.NDArray[Any]],
+    ) -> None:
+        """Keep what was read of a shard, where that can be.
+
+        Parameters
+        ----------
+        shard : str
+            Its absolute address.
+        size, mtime_ns : int
+            As they were before it was read.
+        columns : mapping of str to ndarray
+            See `featcache.vision.sources.shard_samples.unpacked`.
+        """
 
 
 @dataclass(frozen=True)
@@ -50,11 +95,14 @@ class TarShards:
         Use the members before the place where a shard was cut off.
     tell : callable
         Hears a line for each shard that was.
+    saved : Saved, optional
+        Where the headers of large shards are remembered; without it all are read.
     """
 
     pattern: str
     use_cut: bool = False
     tell: Tell = SILENT.say
+    saved: Saved | None = None
 
     @property
     def address(self) -> str:
@@ -71,8 +119,9 @@ class TarShards:
     def scan(self) -> Manifest:
         """Return the manifest of the shards' images.
 
-        Headers and labels alone are read. An image's path is that of its shard and its
-        own in it; its time is the shard's.
+        Headers and labels alone are read, and none of a shard that was saved in its
+        present state. An image's path is that of its shard and its own in it; its time
+        is the shard's.
 
         Returns
         -------
@@ -125,9 +174,14 @@ class TarShards:
         )
 
     def _read(self, file: str, name: str) -> Packed:
-        samples = ShardSamples(file, os.fsencode(name))
+        prefix, address = os.fsencode(name), absolute(file)
         try:
             size, mtime_ns = file_status(file)
+            if self.saved is not None:
+                columns = self.saved.find(address, size, mtime_ns)
+                if columns is not None:
+                    return unpacked(columns, prefix, mtime_ns, size)
+            samples = ShardSamples(file, prefix)
             with opened(file, size) as stream:
                 windows = Windows(stream)
                 cut = self._fill(samples, file, windows)
@@ -135,7 +189,11 @@ class TarShards:
             raise DataError(str(error)) from None
         except OSError as error:
             raise unreadable(os.fsencode(file), error) from error
-        return samples.packed(mtime_ns, windows.length, cut=cut)
+        found = samples.packed(mtime_ns, windows.length, cut=cut)
+        whole = not cut and windows.length == size
+        if self.saved is not None and whole and len(found.starts) >= _WORTH_SAVING:
+            self.saved.keep(address, size, mtime_ns, found.columns())
+        return found
 
     def _fill(self, samples: ShardSamples, file: str, windows: Windows) -> bool:
         """Take in a shard's members; tell whether it was cut off behind them."""
