@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from featcache.core.blocks import Block, plan_blocks
 from featcache.core.status import Status
-from featcache.stages.tasks import Files
 from featcache.stages.filling import unfinished
+from featcache.stages.tasks import Files
 from featcache.vision.scan import scan
 
 SETTLED = (Status.OK, Status.QUARANTINED)
