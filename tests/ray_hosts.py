@@ -84,7 +84,9 @@ class Hosts:
     ) -> subprocess.Popen[bytes]:
         """Start a command on a host, which has a name of its own."""
         named = f'hostname host{i} && exec "$@"'
-        environment = {**os.environ, **QUIET, **self._settings}
+        environment = {**os.environ, **QUIET}
+        if i == 0:
+            environment |= self._settings
         environment.pop("RAY_ADDRESS", None)
         return subprocess.Popen(
             [
