@@ -55,6 +55,36 @@ DECODERS: dict[str, Decoder] = {"cpu": "pillow", "gpu": "nvjpeg"}
 )
 @devices_option
 @click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default=ExtractSpec.engine,
+    show_default=True,
+    help="Who computes: this machine, or actors on every machine of a Ray cluster.",
+)
+@click.option(
+    "--address",
+    default=ExtractSpec.address,
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Of the Ray cluster. auto: the one that this machine belongs to; local: one "
+    "of this machine alone, for the time of the work.",
+)
+@click.option(
+    "--actors",
+    default=ExtractSpec.actors,
+    metavar="N",
+    help="How many actors, also more than the Ray cluster has room for: they wait, "
+    "and an autoscaler adds machines for them.  [default: as many as there is room "
+    "for]",
+)
+@click.option(
+    "--actor-cpus",
+    default=ExtractSpec.actor_cpus,
+    metavar="X",
+    help="CPUs of each actor, whole or a fraction, as Ray counts them.  [default: up "
+    "to 8, what leaves little of the cluster unused]",
+)
+@click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16"]),
     default=FeatureSpec.precision,

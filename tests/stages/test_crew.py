@@ -191,7 +191,7 @@ def test_a_worker_sees_its_own_gpu_alone(monkeypatch, visible, expected):
 
 def posts(*devices, workers=1, sha="0" * 64):
     """Assign work with random weights to devices."""
-    from featcache.stages.engines import Setting
+    from featcache.stages.tasks import Setting
     from featcache.stages.posts import assign
     from featcache.stages.sources import find_weights
 

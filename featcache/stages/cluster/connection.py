@@ -1,0 +1,131 @@
+"""The connection to a Ray cluster: found, refused in plain words, and let go of."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from featcache.core.demands import Node
+from featcache.core.errors import DependencyError, DeviceError
+
+AUTO, LOCAL = "auto", "local"
+_SECONDS = 5.0  # for a port to answer
+_EXPECTED = (
+    "start one with 'ray start --head', name one with --address HOST:PORT, or pass "
+    "--address local for one of this machine alone"
+)
+
+
+@contextmanager
+def connected(address: str) -> Iterator[ModuleType]:
+    """Join a cluster, and leave it.
+
+    Parameters
+    ----------
+    address : str
+        ``HOST:PORT``; ``auto`` for what ``RAY_ADDRESS`` or ``ray start`` on this
+        machine says; ``local`` for a cluster of this machine that ends with the work.
+
+    Yields
+    ------
+    module
+        ``ray``, connected. A connection that the caller has made before is used, and
+        kept.
+
+    Raises
+    ------
+    DependencyError
+        When Ray is not installed.
+    DeviceError
+        When there is no such cluster, or its versions are others.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody was asked
+    ray = _imported()
+    if ray.is_initialized():
+        yield ray
+        return
+    _require_answer(address)
+    try:
+        _join(ray, address)
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def nodes_alive(ray: ModuleType) -> list[Node]:
+    """Return the machines of the cluster.
+
+    Parameters
+    ----------
+    ray : module
+        Connected.
+
+    Returns
+    -------
+    list of Node
+        Those alive, with all that they have, in use or not.
+    """
+    return [
+        Node.of(node["NodeManagerAddress"], node["Resources"])
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def _imported() -> Any:  # noqa: ANN401 - a module
+    try:
+        import ray
+    except ImportError:
+        raise DependencyError(
+            "--engine ray needs Ray: pip install 'featcache[ray]', the same version on "
+            "every node of the cluster"
+        ) from None
+    return ray
+
+
+def _require_answer(address: str) -> None:
+    """Refuse at once an address at which nobody listens: Ray asks for minutes."""
+    if address in (AUTO, LOCAL):
+        return
+    if "://" in address:
+        raise DeviceError(
+            f"--address {address}: Ray's client sends all features through a proxy; "
+            "run the command on a node of the cluster, or with 'ray job submit', and "
+            "pass --address auto"
+        )
+    host, colon, port = address.rpartition(":")
+    if not (host and colon and port.isdecimal() and int(port) < 1 << 16):
+        raise DeviceError(
+            f"--address {address!r}: expected HOST:PORT, such as 10.0.0.1:6379, "
+            f"{AUTO} or {LOCAL}"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _SECONDS).close()
+    except OSError as error:
+        reason = error.strerror or f"nobody answers within {_SECONDS:g} s"
+        raise DeviceError(
+            f"--address {address}: there is no Ray cluster ({reason}); {_EXPECTED}"
+        ) from None
+
+
+def _join(ray: Any, address: str) -> None:  # noqa: ANN401 - a module
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address == LOCAL:
+        quiet["include_dashboard"] = False
+    try:
+        ray.init(address, namespace="featcache", **quiet)
+    except Exception as error:
+        # Ray raises what it likes; its own words, without the advice, are the reason.
+        said = next((line for line in str(error).splitlines() if line.strip()), "")
+        if isinstance(error, ConnectionError) and address == AUTO:
+            raise DeviceError(
+                f"no Ray cluster is running on this machine; {_EXPECTED}"
+            ) from None
+        if "ersion mismatch" in str(error):
+            said = " ".join(str(error).split())
+        raise DeviceError(
+            f"--address {address}: the Ray cluster does not let this process join: "
+            f"{said or type(error).__name__}"
+        ) from None
