@@ -42,7 +42,7 @@ def spark():
 @pytest.mark.slow
 def test_spark_computes_what_extract_computes(spark, tmp_path):
     """Row by row, with a name that URLs escape and one bad image; and the head fits."""
-    train = make_photos(tmp_path / "photos", {"train": 30}) / "train"
+    train = make_photos(tmp_path / "photos", {"train": 12}) / "train"
     (train / "bees/00.jpg").rename(train / "bees/a b%20ü.jpg")
     state = find_weights("resnet18", "random:0").load()
     torch.save(dict(state), tmp_path / "resnet18.pth")
