@@ -79,4 +79,4 @@ def test_spark_computes_what_extract_computes(spark, tmp_path):
     for path, expected, label in zip(cache.paths, features.X, features.y, strict=True):
         x, name = rows[os.fsdecode(path)]
         assert name == cache.classes[label]
-        np.testing.assert_allclose(x, expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(x, expected, rtol=1e-5, atol=1e-5)
