@@ -191,9 +191,9 @@ def test_a_worker_sees_its_own_gpu_alone(monkeypatch, visible, expected):
 
 def posts(*devices, workers=1, sha="0" * 64):
     """Assign work with random weights to devices."""
-    from featcache.stages.tasks import Setting
     from featcache.stages.posts import assign
     from featcache.stages.sources import find_weights
+    from featcache.stages.tasks import Setting
 
     source = find_weights("resnet18", "random:0")
     setting = Setting(
@@ -275,7 +275,7 @@ def test_a_crash_and_a_hang_cost_two_images_and_no_restart(
     """Processes are started anew, the images tried apart, left out and named."""
     monkeypatch.setattr("featcache.stages.filling.SECONDS", 2)
     quick = partial(suspicion, seconds=4)
-    monkeypatch.setattr("featcache.stages.filling.suspicion", quick)
+    monkeypatch.setattr("featcache.stages.suspects.suspicion", quick)
     listener = Listener()
     with pytest.raises(BadImagesError) as caught:
         extract(spoilt, progress=listener)

@@ -42,12 +42,11 @@ def connected(address: str) -> Iterator[ModuleType]:
     DeviceError
         When there is no such cluster, or its versions are others.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody was asked
     ray = _imported()
     if ray.is_initialized():
         yield ray
         return
-    _require_answer(address)
+    require_cluster(address)
     try:
         _join(ray, address)
         with _hushed():
@@ -77,6 +76,8 @@ def nodes_alive(ray: ModuleType) -> list[Node]:
 
 
 def _imported() -> Any:  # noqa: ANN401 - a module
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody was asked
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     try:
         import ray
     except ImportError:
@@ -87,9 +88,22 @@ def _imported() -> Any:  # noqa: ANN401 - a module
     return ray
 
 
-def _require_answer(address: str) -> None:
-    """Refuse at once an address at which nobody listens: Ray asks for minutes."""
-    if address in (AUTO, LOCAL):
+def require_cluster(address: str) -> None:
+    """Refuse at once an address at which nobody listens: Ray asks for minutes.
+
+    Parameters
+    ----------
+    address : str
+        As `connected` takes it.
+
+    Raises
+    ------
+    DependencyError
+        When Ray is not installed.
+    DeviceError
+        When it is no address, or nobody answers.
+    """
+    if _imported().is_initialized() or address in (AUTO, LOCAL):
         return
     if "://" in address:
         raise DeviceError(
