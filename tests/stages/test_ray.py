@@ -210,9 +210,9 @@ def test_nodes_come_and_one_is_killed(many, whole, extract, nodes, slow, monkeyp
     """Who comes is given work; the dead one's blocks in flight go to the others."""
     monkeypatch.setattr(roster, "_LOOK", 0.5)
     listener = At(8)
-    slow(0.3)
     with meanwhile(extract, many, nodes, progress=listener) as extraction:
         listener.wait()
+        slow(3)
         third = nodes.add_node()
         while sum("ready, 1 thread" in line for line in listener.details) < 3:
             assert not extraction.done()
