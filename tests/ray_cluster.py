@@ -14,6 +14,7 @@ import pytest
 
 OBJECT_STORE = 100_000_000  # bytes a node
 QUIET = {
+    "RAY_AUTH_MODE": "disabled",  # else it depends on files in the home folder
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a warning of what will change
 }

@@ -5,6 +5,7 @@ touched, and a cut cable loses packets without a word, as a real one does.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,7 @@ class Hosts:
         self._count = count
         self._settings = settings
         self._rays: dict[int, subprocess.Popen[bytes]] = {}
+        self._started: list[subprocess.Popen[bytes]] = []
         # Sockets lie below it, whose paths may have 107 letters.
         self.folder = Path(tempfile.mkdtemp(prefix="fc", dir="/tmp"))
 
@@ -46,6 +48,10 @@ class Hosts:
 
     def build(self) -> None:
         """Make the switch, the hosts and their cables."""
+        for name in ip("netns", "list").split():
+            owner = re.fullmatch(r"fc(\d+)(s|h\d+)", name)
+            if owner and not Path(f"/proc/{owner[1]}").exists():
+                take_down(name)  # of a test that was killed
         switch = f"{self._name}s"
         ip("netns", "add", switch)
         ip("-n", switch, "link", "add", "bridge", "type", "bridge")
@@ -84,9 +90,11 @@ class Hosts:
     ) -> subprocess.Popen[bytes]:
         """Start a command on a host, which has a name of its own."""
         named = f'hostname host{i} && exec "$@"'
-        environment = {**os.environ, **QUIET, **self._settings}
+        environment = {**os.environ, **QUIET}
+        if i == 0:
+            environment |= self._settings
         environment.pop("RAY_ADDRESS", None)
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [
                 *("ip", "netns", "exec", self._host(i)),
                 *("unshare", "--uts", "sh", "-c", named, "sh", *command),
@@ -94,6 +102,8 @@ class Hosts:
             env=environment,
             **options,  # type: ignore[call-overload]
         )
+        self._started.append(process)
+        return process
 
     def cut(self, i: int) -> None:
         """Pull the host's cable out of the switch."""
@@ -109,19 +119,22 @@ class Hosts:
 
     def close(self) -> None:
         """Kill what runs on the hosts, and take them down."""
-        for i in range(self._count):
-            listed = ip("netns", "pids", self._host(i), must=False)
-            pids = [int(pid) for pid in listed.split()]
-            kill(pids)
-            gone(pids)
-        for ray in self._rays.values():
-            ray.wait()
         for name in [*map(self._host, range(self._count)), f"{self._name}s"]:
-            ip("netns", "delete", name, must=False)
+            take_down(name)
+        for process in self._started:
+            process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _host(self, i: int) -> str:
         return f"{self._name}h{i}"
+
+
+def take_down(name: str) -> None:
+    """Kill what runs in a namespace, and delete it, if it is there."""
+    pids = [int(pid) for pid in ip("netns", "pids", name, must=False).split()]
+    kill(pids)
+    gone(pids)
+    ip("netns", "delete", name, must=False)
 
 
 def _end(name: str, host: str) -> list[str]:

@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -48,7 +49,8 @@ def connected(address: str) -> Iterator[ModuleType]:
     require_cluster(address)
     try:
         _join(ray, address)
-        yield ray
+        with _hushed():
+            yield ray
     finally:
         ray.shutdown()
 
@@ -142,3 +144,19 @@ def _join(ray: Any, address: str) -> None:  # noqa: ANN401 - a module
             f"--address {address}: the Ray cluster does not let this process join: "
             f"{said or type(error).__name__}"
         ) from None
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep what Ray tells of its machines off stdout, which is for results."""
+    worker: Any = import_module("ray._private.worker")
+    told = worker.print_to_stdstream
+    worker.print_to_stdstream = _say_nothing
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = told
+
+
+def _say_nothing(*_: object, **__: object) -> None:
+    """Stand in for what prints stack traces of machines that are lost."""
