@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,7 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from featcache.vision import decode as module
 
@@ -228,7 +230,7 @@ def test_nodes_come_and_one_is_killed(many, whole, extract, nodes, slow, monkeyp
         cache = extraction.result(120)
     assert contents(cache) == whole
     assert cache.report.computed == listener.advanced == 80
-    assert told(listener, "computed again")
+    assert told(listener, "to be computed again")
     assert len(cache.report.busy) >= 2
 
 
@@ -413,6 +415,29 @@ def test_a_node_that_does_not_see_the_images_is_refused(photos, extract, other):
         nodes.add_node(cpus=1)
         with pytest.raises(DataError, match=r"cannot read .*00\.jpg \(No such file"):
             extract(photos, nodes)
+
+
+def test_a_cluster_of_one_command(photos, extract, tmp_path):
+    """It ends with it, and nothing is left in the home folder."""
+    home, cache = tmp_path / "home", tmp_path / "it.h5"
+    home.mkdir()
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "featcache", "extract", photos, "--cache", cache),
+            *("--weights", "random:0", "--engine", "ray", "--address", "local"),
+        ],
+        env={**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == [
+        "20 images (train 12, val 8) of 2 classes",
+        f"Ray {version('ray')}",
+    ]
+    assert not [*home.iterdir()]
+    assert contents(featcache.open_cache(cache)) == contents(extract(photos, None))
 
 
 @pytest.mark.parametrize(

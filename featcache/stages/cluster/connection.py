@@ -3,8 +3,9 @@
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
+from secrets import token_hex
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,7 @@ from featcache.core.errors import DependencyError, DeviceError
 
 AUTO, LOCAL = "auto", "local"
 _SECONDS = 5.0  # for a port to answer
+_TELLS = "print_to_stdstream"
 _EXPECTED = (
     "start one with 'ray start --head', name one with --address HOST:PORT, or pass "
     "--address local for one of this machine alone"
@@ -47,12 +49,13 @@ def connected(address: str) -> Iterator[ModuleType]:
         yield ray
         return
     require_cluster(address)
-    try:
-        _join(ray, address)
-        with _hushed():
-            yield ray
-    finally:
-        ray.shutdown()
+    with _own_token() if address == LOCAL else nullcontext():
+        try:
+            _join(ray, address)
+            with _hushed():
+                yield ray
+        finally:
+            ray.shutdown()
 
 
 def nodes_alive(ray: ModuleType) -> list[Node]:
@@ -147,15 +150,35 @@ def _join(ray: Any, address: str) -> None:  # noqa: ANN401 - a module
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
-    """Keep what Ray tells of its machines off stdout, which is for results."""
-    worker: Any = import_module("ray._private.worker")
-    told = worker.print_to_stdstream
-    worker.print_to_stdstream = _say_nothing
+def _own_token() -> Iterator[None]:
+    """Have a cluster for one command use a secret of its own.
+
+    Without one Ray writes a token into the home folder, which from then on every
+    cluster of this user asks for.
+    """
+    if "RAY_AUTH_MODE" in os.environ or "RAY_AUTH_TOKEN" in os.environ:
+        yield
+        return
+    os.environ["RAY_AUTH_TOKEN"] = token_hex(32)
     try:
         yield
     finally:
-        worker.print_to_stdstream = told
+        os.environ.pop("RAY_AUTH_TOKEN", None)
+        os.environ.pop("RAY_AUTH_MODE", None)  # Ray sets it
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep what Ray tells of its machines off stdout, which is for results."""
+    worker: Any = import_module("ray._private.worker")
+    told = getattr(worker, _TELLS, None)  # private: another Ray may not have it
+    if told is not None:
+        setattr(worker, _TELLS, _say_nothing)
+    try:
+        yield
+    finally:
+        if told is not None:
+            setattr(worker, _TELLS, told)
 
 
 def _say_nothing(*_: object, **__: object) -> None:

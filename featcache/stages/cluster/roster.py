@@ -219,7 +219,7 @@ class Roster:
                 f"{member.place} ({_first_line(said)}); {_KEPT}. If memory is short "
                 "there, lower --workers or --batch-size, or raise --actor-cpus"
             )
-        again = f"; {plural(len(blocks), 'block')} of it are computed again"
+        again = f"; {plural(len(blocks), 'block')} to be computed again"
         self._progress.say(
             f"warning: {member.place} is lost ({_first_line(said)})"
             f"{again if blocks else ''}"
