@@ -16,7 +16,9 @@ from types import FrameType
 
 import click
 
-from featcache.core.machine import ALLOCATOR, CHILD
+from featcache.cli.render import show_error
+from featcache.core.errors import DeviceError
+from featcache.core.machine import ALLOCATOR, CHILD, connected_mark
 from featcache.vision.isolation import crashed
 
 HUNG = 75  # exit code of a child whose decoder hangs: EX_TEMPFAIL, try again
@@ -87,6 +89,12 @@ def supervised(words: list[str]) -> int:
                 "named if it does so again",
                 err=True,
             )
+        if not stopped and connected_mark(note).exists():
+            error = DeviceError(
+                "Ray has ended this command, since Ray on this machine, or the head of "
+                "the cluster, is gone; what is done is kept: run the same command again"
+            )
+            show_error(error, as_json="--json" in words)
     return code if code >= 0 else 128 - code  # as a shell reports a signal
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 from featcache.core.errors import TrainingError
@@ -82,6 +83,24 @@ def place_among_ranks() -> tuple[int, int, int, int] | None:
             "finetune ...', or unset WORLD_SIZE to train in one"
         ) from None
     return rank, count, local_rank, local_count
+
+
+def connected_mark(note: Path) -> Path:
+    """Return the file that is there while a child is connected to a Ray cluster.
+
+    Ray ends processes whose cluster is gone, without a word to them.
+
+    Parameters
+    ----------
+    note : Path
+        As `CHILD` names it in the child's environment.
+
+    Returns
+    -------
+    Path
+        Beside it.
+    """
+    return note.with_name(f"{note.name}-connected")
 
 
 def end_now(code: int) -> NoReturn:

@@ -8,12 +8,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
+from pathlib import Path
 from secrets import token_hex
 from types import ModuleType
 from typing import Any
 
 from featcache.core.demands import Node
 from featcache.core.errors import DependencyError, DeviceError
+from featcache.core.machine import CHILD, connected_mark
 
 AUTO, LOCAL = "auto", "local"
 _SECONDS = 5.0  # for a port to answer
@@ -56,7 +58,7 @@ def connected(address: str) -> Iterator[ModuleType]:
         try:
             before = signal.getsignal(signal.SIGTERM)
             _join(ray, address)
-            with _hushed(), _ended_by_sigterm(before):
+            with _hushed(), _ended_by_sigterm(before), _marked():
                 yield ray
         finally:
             ray.shutdown()
@@ -186,6 +188,20 @@ def _ended_by_sigterm(before: Any) -> Iterator[None]:  # noqa: ANN401 - as signa
 
 def _leave(number: int, _: object) -> None:
     sys.exit(128 + number)
+
+
+@contextmanager
+def _marked() -> Iterator[None]:
+    """Let the process that looks after this one know why it may end."""
+    if CHILD not in os.environ:
+        yield
+        return
+    mark = connected_mark(Path(os.environ[CHILD]))
+    mark.touch()
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
 
 
 @contextmanager
