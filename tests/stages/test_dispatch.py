@@ -324,6 +324,7 @@ def test_a_refused_actor_whose_machine_goes_makes_room(monkeypatch):
 
 def test_blocks_of_a_refused_actor_that_falls_silent_are_done(monkeypatch):
     """It is asked whether it lives, as all others are."""
+    monkeypatch.setattr(roster, "_PING", 0.1)
     monkeypatch.setattr(roster, "_SILENT", 0.5)
     ray, held = Cluster(2), []
 
