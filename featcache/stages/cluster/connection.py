@@ -111,7 +111,11 @@ def require_cluster(address: str) -> None:
     DeviceError
         When it is no address, or nobody answers.
     """
-    if _imported().is_initialized() or address in (AUTO, LOCAL):
+    if _imported().is_initialized():
+        return
+    if address == AUTO:
+        address = os.environ.get("RAY_ADDRESS") or AUTO
+    if address in (AUTO, LOCAL):
         return
     if "://" in address:
         raise DeviceError(
