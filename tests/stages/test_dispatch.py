@@ -346,6 +346,28 @@ def test_blocks_of_a_refused_actor_that_falls_silent_are_done(monkeypatch):
     assert "has not answered for 0.5 s); 1 block to be computed again" in told[1]
 
 
+def test_an_actor_that_cannot_begin_for_want_of_memory_is_replaced():
+    """Once others have worked; not refused for ever."""
+    ray, held = Cluster(2), []
+
+    def begin(actor, answer):
+        if actor.number == 1:
+            held.append(answer)
+        else:
+            answer.set_result(SAID)
+
+    def compute(actor, answer, numbers):
+        answer.set_result(good(numbers))
+        if numbers[0] >= 8 and held:  # one block has been taken in by then
+            held.pop().set_result(error_of("DeviceError"))
+
+    ray.begin, ray.compute = begin, compute
+    listener = Details()
+    crew = work(ray, images=48, progress=listener)
+    assert any("is lost (node1" in line for line in listener.lines)
+    assert "refused" not in {member.state for member in crew.members}
+
+
 def test_when_all_are_refused_it_is_an_error():
     """And no waiting for ever for a cluster that is full of them."""
     ray = Cluster(2)

@@ -4,10 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from featcache.stages.cluster import dispatch, roster
 from featcache.store.reader import FeatureCache
 from featcache.store.writer import CacheWriter
 from tests.conftest import make_photos, picture
-from tests.ray_cluster import RayCluster, cluster
+from tests.ray_cluster import RayCluster, cluster, descendants, kill
 from tests.stages.test_crew import Details, contents
 
 ROOT = Path(__file__).parents[2]
@@ -40,9 +41,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 HOSTILE = """
 import signal
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from featcache.vision import decode as module
 
@@ -122,12 +120,27 @@ def slow(shared):
     return shared[1].slow
 
 
+@pytest.fixture(scope="module")
+def head():
+    """A cluster without a CPU, to which nodes are added."""
+    with cluster(nodes=1, cpus=0) as nodes:
+        yield nodes
+
+
 @pytest.fixture
-def other(tmp_path, monkeypatch):
-    """Put a module on the path of every Python started from here on."""
-    site = Site(tmp_path / "site")
+def strange(head, tmp_path, monkeypatch):
+    """Add a node to that cluster, on the path of whose Pythons a module lies."""
+    site, added = Site(tmp_path / "site"), []
     monkeypatch.setenv("PYTHONPATH", site.path)
-    return site.put
+
+    def add(code, name="sitecustomize.py"):
+        site.put(code, name)
+        added.append(head.add_node(cpus=1))
+        return head
+
+    yield add
+    for node in added:
+        head.kill_node(node)
 
 
 @pytest.fixture
@@ -280,16 +293,44 @@ def test_a_killed_driver_goes_on_from_the_journal(
     assert contents(again) == whole
 
 
-def test_ctrl_c_says_what_is_kept(many, nodes, slow, tmp_path):
-    """As with the local engine; the exit code is a shell's for SIGINT."""
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [
+        (signal.SIGINT, 130, "stopped; what is done is kept in"),
+        (signal.SIGTERM, 143, "2 actors ready"),
+    ],
+)
+def test_a_signal_ends_it_in_order(many, nodes, slow, tmp_path, number, code, words):
+    """As with the local engine; the exit code is a shell's. No file is left there."""
+    before = {*Path(tempfile.gettempdir()).glob("featcache-*")}
     slow(0.1)
     process = driver(many, tmp_path / "it.h5", nodes)
     begun(tmp_path / "it.h5", process, 8)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "stopped; what is done is kept in" in said
+    assert process.returncode == code, said
+    assert words in said
     assert "Traceback" not in said
+    assert {*Path(tempfile.gettempdir()).glob("featcache-*")} <= before
+
+
+def test_workers_that_are_killed_again_and_again(many, whole, extract, nodes, slow):
+    """As when memory is short: their actors are replaced, and no image is blamed."""
+    slow(0.2)
+    listener = At(8)
+    with meanwhile(extract, many, nodes, progress=listener) as extraction:
+        listener.wait()
+        while sum("is lost" in line for line in listener.lines) < 3:
+            assert not extraction.done(), extraction.result()
+            for pid in descendants([*nodes.workers(0), *nodes.workers(1)]):
+                with suppress(OSError):
+                    if b"stages.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        kill([pid])
+            time.sleep(0.1)
+        slow(0)
+        cache = extraction.result(120)
+    assert told(listener, "was ended by SIGKILL")
+    assert contents(cache) == whole
 
 
 def test_an_image_that_crashes_the_decoder_costs_itself(photos, extract, nodes):
@@ -317,7 +358,7 @@ def test_renamed_images_are_not_computed_by_any_actor(photos, extract, nodes):
 
 def test_a_slow_writer_holds_the_actors_back(tmp_path, extract, nodes, monkeypatch):
     """As many blocks as the actors hold, and a few more, are under way; never all."""
-    more = make_photos(tmp_path / "more", {"train": 64, "val": 16})  # 20 blocks
+    more = make_photos(tmp_path / "more", {"train": 40, "val": 16})  # 14 blocks
     most = [0]
     monkeypatch.setattr(dispatch, "_WAITING", 2)
     write, give = CacheWriter.write, dispatch.Dispatch._give
@@ -334,7 +375,7 @@ def test_a_slow_writer_holds_the_actors_back(tmp_path, extract, nodes, monkeypat
     monkeypatch.setattr(dispatch.Dispatch, "_give", counting)
     cache = extract(more, nodes)
     cache.check()
-    assert cache.report.computed == 160
+    assert cache.report.computed == 112
     # Two actors hold two blocks each; two wait, and what was given before comes back.
     assert 4 <= most[0] <= 4 + 2 + 4
 
@@ -389,32 +430,24 @@ def test_a_silent_actor_is_lost(many, whole, extract, nodes, slow, monkeypatch):
     assert contents(cache) == whole
 
 
-def test_other_versions_on_a_node_are_refused_by_name(photos, extract, other):
+def test_other_versions_on_a_node_are_refused_by_name(photos, extract, strange):
     """Package, both versions, and the node."""
     metadata = "Metadata-Version: 2.1\nName: torch\nVersion: 2.0.7\n"
-    with cluster(nodes=1, cpus=0) as nodes:
-        other(metadata, "torch-2.0.7.dist-info/METADATA")
-        nodes.add_node(cpus=1)
-        with pytest.raises(DeviceError, match=r"has torch 2\.0\.7 where this machine"):
-            extract(photos, nodes)
+    nodes = strange(metadata, "torch-2.0.7.dist-info/METADATA")
+    with pytest.raises(DeviceError, match=r"has torch 2\.0\.7 where this machine"):
+        extract(photos, nodes)
 
 
-def test_a_node_without_featcache_is_refused(photos, extract, other):
+def test_a_node_without_featcache_is_refused(photos, extract, strange):
     """With what to install."""
-    with cluster(nodes=1, cpus=0) as nodes:
-        other(BARE)
-        nodes.add_node(cpus=1)
-        with pytest.raises(DeviceError, match="has no module 'featcache': install"):
-            extract(photos, nodes)
+    with pytest.raises(DeviceError, match="has no module 'featcache': install"):
+        extract(photos, strange(BARE))
 
 
-def test_a_node_that_does_not_see_the_images_is_refused(photos, extract, other):
+def test_a_node_that_does_not_see_the_images_is_refused(photos, extract, strange):
     """With the path, and how to let it see them."""
-    with cluster(nodes=1, cpus=0) as nodes:
-        other(BLIND)
-        nodes.add_node(cpus=1)
-        with pytest.raises(DataError, match=r"cannot read .*00\.jpg \(No such file"):
-            extract(photos, nodes)
+    with pytest.raises(DataError, match=r"cannot read .*00\.jpg \(No such file"):
+        extract(photos, strange(BLIND))
 
 
 def test_a_cluster_of_one_command(photos, extract, tmp_path):
@@ -457,6 +490,13 @@ def test_a_wrong_address_is_an_error_at_once(tmp_path, address, words):
             tmp_path / "nowhere", ExtractSpec(engine="ray", address=address)
         )
     assert time.monotonic() - began < 10
+
+
+def test_a_wrong_address_in_the_environment_is_an_error_too(tmp_path, monkeypatch):
+    """Which auto stands for; Ray itself would try for a quarter of an hour."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(DeviceError, match=r"127\.0\.0\.1:1: there is no Ray cluster"):
+        featcache.extract(tmp_path / "nowhere", ExtractSpec(engine="ray"))
 
 
 def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch):

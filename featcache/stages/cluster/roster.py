@@ -66,7 +66,7 @@ class Roster:
 
     @property
     def exceptions(self) -> Any:  # noqa: ANN401 - a module
-        """Ray's errors."""
+        """The errors of Ray."""
         return self._call.ray.exceptions
 
     def proved(self, member: Member) -> None:
@@ -132,7 +132,9 @@ class Roster:
         if member.state == "lost":
             return []
         error = self.trouble(member, future)
-        if isinstance(error, FeatcacheError):
+        if isinstance(error, FeatcacheError) and not (
+            self._proved and isinstance(error, DeviceError)  # it may be that of memory
+        ):
             self.refuse(member, error)
             return []
         if error is not None:
