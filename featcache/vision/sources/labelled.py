@@ -161,7 +161,31 @@ def said(line: Mapping[str, Any], names: Sequence[str], here: str) -> str:
     DataError
         When there is no such field, or several, or it holds neither.
     """
-    name = field_of(line, names, here)
+    return text_of(line, field_of(line, names, here), here)
+
+
+def text_of(line: Mapping[str, Any], name: str, here: str) -> str:
+    """Return the value of a field.
+
+    Parameters
+    ----------
+    line : mapping of str to object
+        What is said of a sample.
+    name : str
+        The field, which is there.
+    here : str
+        Who says it, for errors.
+
+    Returns
+    -------
+    str
+        Text, or a whole number as text.
+
+    Raises
+    ------
+    DataError
+        When it holds neither.
+    """
     value = line[name]
     if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
         return str(value)

@@ -4,7 +4,7 @@ import csv
 import json
 import os
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, KeysView, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from featcache.vision.sources.labelled import (
     UNSAID,
     Vocabulary,
     arrange,
-    said,
+    field_of,
     split_number,
+    text_of,
 )
 
 PATHS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path")
@@ -83,6 +84,8 @@ class _Gathered:
     def __init__(self, path: Path) -> None:
         self._where, self._root = shown(path), path.parent
         self._folder = os.fspath(path.parent)
+        self._keys: KeysView[str] = {}.keys()  # of the last line, whose columns are
+        self._fields = ("", "")
         self._split = {"": UNSAID}  # numbers of the words that came
         self._names: list[bytes] = []
         self._packed: list[Any] = []
@@ -93,7 +96,10 @@ class _Gathered:
 
     def add(self, number: int, line: Mapping[str, Any]) -> None:
         here = f"{self._where}, line {number}"
-        path, label = said(line, PATHS, here), said(line, LABELS, here)
+        if line.keys() != self._keys:
+            self._keys = dict.fromkeys(line).keys()
+            self._fields = field_of(line, PATHS, here), field_of(line, LABELS, here)
+        path, label = (text_of(line, name, here) for name in self._fields)
         split = "" if line.get(SPLIT) is None else str(line[SPLIT])
         if "\0" in path:
             raise DataError(f"{here}: no path has a zero byte in it: {shown(path)}")
