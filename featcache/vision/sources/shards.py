@@ -18,7 +18,7 @@ from featcache.core.manifest import Manifest
 from featcache.core.progress import SILENT
 from featcache.core.text import shown
 from featcache.vision.listing import unreadable
-from featcache.vision.sources.labelled import arrange, split_of_name
+from featcache.vision.sources.labelled import arrange, one_vocabulary, split_of_name
 from featcache.vision.sources.patterns import (
     folder_of,
     has_pattern,
@@ -27,13 +27,10 @@ from featcache.vision.sources.patterns import (
     names_below,
 )
 from featcache.vision.sources.pieces import forget_pieces, opened
-from featcache.vision.sources.remote import RemoteError, file_status
-from featcache.vision.sources.shard_samples import (
-    Packed,
-    ShardSamples,
-    one_vocabulary,
-)
+from featcache.vision.sources.remote import file_status
+from featcache.vision.sources.shard_samples import Packed, ShardSamples
 from featcache.vision.sources.tars import BrokenTarError, Windows, tar_members
+from featcache.vision.sources.trying import RemoteError
 
 Tell = Callable[[str], object]
 
@@ -99,14 +96,14 @@ class TarShards:
         counts = [len(shard.starts) for shard in shards]
         paths = np.concatenate([shard.paths for shard in shards])
         sizes = np.concatenate([shard.sizes for shard in shards])
-        words, codes = one_vocabulary(shards)
+        words, codes = one_vocabulary([(each.names, each.codes) for each in shards])
         said = np.array([split_of_name(name) for name in names], np.uint8)
         classes, labels, splits = arrange(
             shown(self.pattern), words, codes, np.repeat(said, counts), paths
         )
         numbers = np.repeat(np.arange(len(files), dtype=np.int32), counts)
         return Manifest(
-            root=Path(root),
+            root=root if is_url(root) else Path(root),
             classes=classes,
             paths=paths,
             labels=labels,

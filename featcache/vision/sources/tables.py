@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
@@ -23,21 +25,25 @@ from featcache.vision.sources.labelled import (
     Vocabulary,
     arrange,
     field_of,
+    one_vocabulary,
     split_number,
     split_of_name,
 )
 from featcache.vision.sources.patterns import (
+    AT_ONCE,
     folder_of,
     has_pattern,
     matching_files,
     name_of,
     names_below,
 )
-from featcache.vision.sources.remote import RemoteError, file_status, tried
+from featcache.vision.sources.remote import file_status
+from featcache.vision.sources.trying import RemoteError
 
 TABLES = (".parquet", ".arrow", ".feather")
 IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes")
 _SPLIT = "split"
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True)
@@ -91,10 +97,8 @@ class Tables:
         root, files = folder_of(self.pattern), matching_files(self.pattern)
         names = names_below(files, root)
         forget_groups()
-        classes = Vocabulary()
-        tables = [
-            _read(file, name, classes) for file, name in zip(files, names, strict=True)
-        ]
+        with ThreadPoolExecutor(AT_ONCE if is_url(self.pattern) else 1) as pool:
+            tables = [*pool.map(_read, files, names)]
         counts = [len(table.codes) for table in tables]
         if not sum(counts):
             raise DataError(f"no image is in {shown(self.pattern)}")
@@ -107,15 +111,16 @@ class Tables:
             ],
             np.bytes_,
         )
+        words, codes = one_vocabulary([(each.words, each.codes) for each in tables])
         found, labels, splits = arrange(
             shown(self.pattern),
-            classes.names,
-            np.concatenate([table.codes for table in tables]),
+            words,
+            codes,
             np.concatenate([table.splits for table in tables]),
             paths,
         )
         return Manifest(
-            root=Path(root),
+            root=root if is_url(root) else Path(root),
             classes=found,
             paths=paths,
             labels=labels,
@@ -208,23 +213,21 @@ class _Table:
 
     column: str
     groups: list[int]
+    words: list[bytes]
     codes: npt.NDArray[np.int32]
     splits: Splits
     size: int
     mtime_ns: int
 
 
-def _read(file: str, name: str, classes: Vocabulary) -> _Table:
-    def look() -> _Table:
+def _read(file: str, name: str) -> _Table:
+    try:
         size, mtime_ns = file_status(file)
         table = TableFile(file)
         column = _image_column(table, shown(file))
-        codes = _codes(table, shown(file), classes)
+        words, codes = _codes(table, shown(file), name)
         splits = _splits(table, shown(file), name)
-        return _Table(column, table.groups, codes, splits, size, mtime_ns)
-
-    try:
-        return tried(file, look) if is_url(file) else look()
+        return _Table(column, table.groups, words, codes, splits, size, mtime_ns)
     except RemoteError as error:
         raise DataError(str(error)) from None
     except OSError as error:
@@ -249,21 +252,41 @@ def _image_column(table: TableFile, here: str) -> str:
             f"{here} has several columns of bytes: {listed(columns)}; call the one "
             "with the images image"
         )
-    raise DataError(
-        f"{here} has no column of image bytes (it has: {listed(table.names)})"
-    )
+    found = listed(f"{field.name} of {field.type}" for field in table.schema)
+    raise DataError(f"{here} has no column of image bytes (it has: {found})")
 
 
-def _codes(table: TableFile, here: str, classes: Vocabulary) -> npt.NDArray[np.int32]:
+def _codes(
+    table: TableFile, here: str, path: str
+) -> tuple[list[bytes], npt.NDArray[np.int32]]:
+    """Return class names, and each row's as its place among them."""
+    partition = _partition(path, LABELS)
+    if partition is not None and not {*LABELS} & {*table.names}:
+        return [partition], np.zeros(sum(table.groups), np.int32)
     name = field_of(table.names, LABELS, here)
-    values, numbers = table.encoded(name)
-    words = table.class_names(name)
-    known = [_class(value, words, f"{here}: {name}") for value in values]
-    new = np.array([classes.number(word) for word in known], np.int32)
+    try:
+        values, numbers = table.encoded(name)
+    except NotImplementedError:  # lists and the like
+        kind = table.schema.field(name).type
+        raise DataError(
+            f"{here}: {name} is of {kind}, no text and no whole number"
+        ) from None
+    said = table.class_names(name)
+    classes = Vocabulary()
+    known = [classes.number(_class(v, said, f"{here}: {name}")) for v in values]
     if (numbers < 0).any():
         row = int((numbers < 0).argmax())
         raise DataError(f"{here}: row {row:,} has no {name}")
-    return new[numbers] if len(new) else np.zeros(0, np.int32)
+    return classes.names, np.array([*known, -1], np.int32)[numbers]
+
+
+def _partition(path: str, names: Sequence[str]) -> bytes | None:
+    """Return what a folder such as ``label=ants`` says, as Spark writes it."""
+    for part in path.split("/")[:-1]:
+        name, equals, value = part.partition("=")
+        if equals and name in names and value != _NO_VALUE:
+            return unquote(value).encode("utf-8", "surrogateescape")
+    return None
 
 
 def _class(value: Any, words: Sequence[str] | None, here: str) -> bytes:  # noqa: ANN401
