@@ -178,7 +178,7 @@ def _parquet(parquet: Any, file: str) -> Any:  # noqa: ANN401 - of pyarrow
     def opened(**how: Any) -> Any:  # noqa: ANN401 - of pyarrow
         if not is_url(file):
             return parquet.ParquetFile(file, memory_map=True, **how)
-        stream = RemoteStream(file, known[0], exact=True)
+        stream = RemoteStream(file, known[0])
         return parquet.ParquetFile(stream, **how)
 
     def look() -> tuple[int, Any]:
@@ -214,9 +214,9 @@ def cell_bytes(cell: Cell) -> bytes:
     try:
         column = _groups.get(key, lambda: _read(cell))
         value = column[cell.row] if cell.row < len(column) else None
-    except UnreachableError:
-        raise
-    except (ValueError, KeyError, NotImplementedError) as error:
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        if isinstance(error, UnreachableError) or getattr(error, "errno", None):
+            raise
         raise OSError(str(error).split("\n", 1)[0]) from None
     data = None if value is None else value.as_py()
     if not isinstance(data, bytes):

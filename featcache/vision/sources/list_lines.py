@@ -13,7 +13,7 @@ from featcache.core.errors import DataError
 from featcache.core.text import listed, shown
 from featcache.vision.listing import unreadable
 from featcache.vision.sources.labelled import LABELS, field_of, said
-from featcache.vision.sources.pieces import RemoteStream
+from featcache.vision.sources.pieces import PIECE, RemoteStream
 from featcache.vision.sources.remote import file_status
 from featcache.vision.sources.trying import RemoteError
 
@@ -76,9 +76,11 @@ def lines_of(path: str) -> Iterator[Line]:
 
 def _opened(path: str) -> io.TextIOWrapper:
     """Open a list; names of files may be any bytes, spreadsheets write a mark first."""
-    remote = is_url(path)
-    raw = RemoteStream(path, file_status(path)[0]) if remote else io.FileIO(path)
-    data = io.BufferedReader(raw, _AT_ONCE)
+    data = (
+        io.BufferedReader(RemoteStream(path, file_status(path)[0]), PIECE)
+        if is_url(path)
+        else io.BufferedReader(io.FileIO(path), _AT_ONCE)
+    )
     wide = data.peek(2)[:2] in _UTF_16  # as Excel and PowerShell write it
     encoding, errors = (
         ("utf-16", "strict") if wide else ("utf-8-sig", "surrogateescape")

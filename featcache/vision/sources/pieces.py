@@ -2,8 +2,6 @@
 
 import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -86,7 +84,7 @@ def remote_member(place: Member) -> bytes:
 
 
 class RemoteStream(io.RawIOBase):
-    """A remote file as one that is open.
+    """A remote file as one that is open, without a buffer.
 
     Parameters
     ----------
@@ -94,13 +92,10 @@ class RemoteStream(io.RawIOBase):
         The file.
     length : int
         Its bytes.
-    exact : bool
-        Ask for the bytes that are read and no others, for who reads here and there;
-        else for pieces, from front to back.
     """
 
-    def __init__(self, url: str, length: int, *, exact: bool = False) -> None:
-        self._url, self._length, self._exact, self._at = url, length, exact, 0
+    def __init__(self, url: str, length: int) -> None:
+        self._url, self._length, self._at = url, length, 0
 
     def readable(self) -> bool:
         """Tell that it can be read.
@@ -154,18 +149,13 @@ class RemoteStream(io.RawIOBase):
             How many there were: fewer than have room at the end alone.
         """
         size = min(len(buffer), max(0, self._length - self._at))
-        if self._exact:
-            data = remote_bytes(self._url, self._at, size)
-        else:
-            data = remote_part(self._url, self._at, size, self._length)
-        buffer[:size] = data
+        buffer[:size] = remote_bytes(self._url, self._at, size)
         self._at += size
         return size
 
 
-@contextmanager
-def opened(file: str, length: int) -> Iterator[BinaryIO]:
-    """Open a file to be read from front to back.
+def opened(file: str, length: int) -> BinaryIO:
+    """Open a file to be read from front to back, here and there.
 
     Parameters
     ----------
@@ -174,13 +164,11 @@ def opened(file: str, length: int) -> Iterator[BinaryIO]:
     length : int
         Bytes of what lies at a URL.
 
-    Yields
-    ------
+    Returns
+    -------
     binary file
-        That can seek; it has no buffer of its own.
+        On a disk without a buffer of its own; at a URL it has a piece.
     """
     if is_url(file):
-        yield cast("BinaryIO", RemoteStream(file, length))
-        return
-    with Path(file).open("rb", buffering=0) as stream:
-        yield cast("BinaryIO", stream)
+        return io.BufferedReader(RemoteStream(file, length), PIECE)
+    return cast("BinaryIO", Path(file).open("rb", buffering=0))

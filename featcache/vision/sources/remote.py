@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from featcache.core.text import shown
 from featcache.vision.sources.trying import RemoteError, tried
 
 # What stores call the time of an object's last change.
-_TIMES = ("LastModified", "last_modified", "mtime", "modified", "updated")
+_TIMES = ("LastModified", "last_modified", "mtime", "modified", "updated", "created")
 _HTTP_TIME = "Last-Modified"
 
 
@@ -46,7 +47,7 @@ def file_system(url: str) -> tuple[Any, str]:
     try:
         found: tuple[Any, str] = fsspec.url_to_fs(url)
     except ImportError:
-        known = fsspec.registry.known_implementations[scheme]["class"]
+        known = import_module("fsspec.registry").known_implementations[scheme]["class"]
         library = known.partition(".")[0].replace("fsspec", "aiohttp")
         raise DependencyError(
             f"{shown(url)} cannot be read: fsspec lacks {library}, the library for "

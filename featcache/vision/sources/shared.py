@@ -67,9 +67,11 @@ class Shared:
             if key not in self._held:  # all was forgotten meanwhile
                 return
             self._weights[key] = weight
-            while len(self._held) > 2 and sum(self._weights.values()) > self._most:
-                oldest, _ = self._held.popitem(last=False)
-                self._weights.pop(oldest, None)
+            # What is still being read has no weight yet, and stays.
+            for old in [key for key in self._held if key in self._weights][:-2]:
+                if sum(self._weights.values()) <= self._most:
+                    break
+                del self._held[old], self._weights[old]
 
     def clear(self) -> None:
         """Forget all: what lies there may be another now."""
