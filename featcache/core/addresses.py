@@ -6,11 +6,9 @@ import re
 from urllib.parse import unquote
 
 from featcache.core.errors import DataError
+from featcache.core.text import without_secrets
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # of two letters: C: is a disk
-_QUERY = re.compile(r"\?[^/]*=")  # a pattern's question mark has no such tail
-# KEY:SECRET@bucket, in which the secret may hold slashes, but host:9000/me@here
-_USER = re.compile(r"[^/@]*@|[^/@:]*:(?!\d+/)[^@]*@")
 _LOCAL = "file://"
 
 
@@ -105,10 +103,9 @@ def require_no_secret(url: str, where: str = "the address") -> None:
     DataError
         When it has a user, a password or a query; which are not repeated.
     """
-    scheme, *rests = url.split("://")
-    if any(map(_USER.match, rests)) or any(map(_QUERY.search, rests)):
+    if without_secrets(url) != url:
         raise DataError(
-            f"{where} ({scheme}://...) holds credentials or a query, which would be "
+            f"{where} ({without_secrets(url)}) holds credentials or a query, which would be "
             "shown and recorded; leave them to the environment or the files in which "
             "fsspec looks for them, such as AWS_PROFILE"
         )

@@ -42,6 +42,10 @@ class RemoteError(OSError):
     """There is no such remote file, or not the bytes that were asked for."""
 
 
+class _LeftError(Exception):
+    """What was begun did not end in time."""
+
+
 def tried(url: str, action: Callable[[], Result], size: int = 0) -> Result:
     """Do something with a remote file, again where that may help.
 
@@ -67,11 +71,14 @@ def tried(url: str, action: Callable[[], Result], size: int = 0) -> Result:
         When it failed each time, or for good; within about a minute.
     """
     end, pause = time.monotonic() + _PATIENCE + size / _SLOWEST, _PAUSE
+    reason = "no answer in time"
     for number in range(1, _TRIES + 1):
         try:
             return _within(end - time.monotonic(), action)
         except FeatcacheError:
             raise
+        except _LeftError:  # of which an earlier try may have said more
+            break
         except Exception as error:
             if _is_missing(error):
                 raise RemoteError(f"{shown(url)}: there is no such file") from None
@@ -97,7 +104,12 @@ def _within(seconds: float, action: Callable[[], Result]) -> Result:
             done.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
-    return done.result(max(seconds, 0.0))
+    try:
+        return done.result(max(seconds, 0.0))
+    except TimeoutError:
+        if done.done():  # its own
+            raise
+        raise _LeftError from None
 
 
 def _is_missing(error: Exception) -> bool:
