@@ -105,7 +105,7 @@ def require_no_secret(url: str, where: str = "the address") -> None:
     """
     if without_secrets(url) != url:
         raise DataError(
-            f"{where} ({without_secrets(url)}) holds credentials or a query, which would be "
-            "shown and recorded; leave them to the environment or the files in which "
+            f"{where} ({without_secrets(url)}) holds credentials or a query, which "
+            "would be recorded; leave them to the environment or the files in which "
             "fsspec looks for them, such as AWS_PROFILE"
         )

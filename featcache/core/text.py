@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Iterable
 
-
 # KEY:SECRET@bucket, in which the secret may hold slashes, but not host:9000/me@here;
 # paths make one slash of two.
 _USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/+)([^/@]*|[^/@:]*:(?!\d+/)[^@]*)@")

@@ -1,6 +1,7 @@
 """Tables of images: Parquet and Arrow, as they are and as Hugging Face saves them."""
 
 import os
+import re
 import threading
 
 import numpy as np
@@ -14,6 +15,7 @@ from featcache.core.manifest import TRAIN, VAL  # noqa: E402
 from featcache.vision.reading import read_bytes, size_and_time  # noqa: E402
 from featcache.vision.scan import scan  # noqa: E402
 from featcache.vision.sources import cells  # noqa: E402
+from featcache.vision.sources import tables as module  # noqa: E402
 from featcache.vision.sources.folder import Folder  # noqa: E402
 from featcache.vision.sources.opening import open_source  # noqa: E402
 from featcache.vision.sources.shared import Shared  # noqa: E402
@@ -120,6 +122,22 @@ def test_views_of_bytes_are_images(tmp_path):
     manifest = open_source(path).scan()
     assert read_bytes(manifest.file(1)) == b"y" * 99
     assert manifest.classes == ("a", "b")
+
+
+def test_a_file_of_one_large_group_is_warned_of(tmp_path, monkeypatch, shared_photos):
+    """As pandas writes them: a million rows in one."""
+    monkeypatch.setattr(module, "_LARGE", 9_000)
+    write_parquet(shared_photos / "train", tmp_path / "t/x.parquet", 3)
+    write_parquet(shared_photos / "val", tmp_path / "t/y.parquet", 9)
+    said = []
+    open_source(tmp_path / "t", tell=said.append).scan()
+    (line,) = said
+    assert re.search(r"y\.parquet has a group of rows of [0-9.]+ kB, and each", line), (
+        line
+    )
+    write_parquet(shared_photos / "val", tmp_path / "hf.parquet", 9, hugging_face=True)
+    open_source(tmp_path / "hf.parquet", tell=said.append).scan()
+    assert len(said) == 2
 
 
 def test_large_groups_are_let_go_of(tmp_path, monkeypatch):

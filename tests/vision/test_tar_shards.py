@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from featcache.core.errors import DataError
-from featcache.core.locations import Member, location_from_json, location_to_json
+from featcache.core.locations import (
+    Cell,
+    Member,
+    Object,
+    location_from_json,
+    location_to_json,
+)
 from featcache.core.manifest import TRAIN, VAL
 from featcache.vision.reading import read_bytes, size_and_time
 from featcache.vision.scan import scan
@@ -291,6 +297,8 @@ def test_a_place_survives_json(tmp_path):
     for place in (
         tmp_path / "caf\udce9.jpg",
         Member("/x/caf\udce9.tar", "a/b.jpg", 5, 6),
+        Cell("/x/caf\udce9.parquet", "image", 1, 2, "00000003"),
+        Object("s3://bucket/a b.jpg", 7),
     ):
         sent = json.dumps(location_to_json(place))
         assert location_from_json(json.loads(sent)) == place

@@ -91,6 +91,33 @@ class TableFile:
         tests = (types.is_binary, types.is_large_binary, types.is_binary_view)
         return any(test(kind) for test in tests)
 
+    def largest_group(self, column: str) -> int:
+        """Return how much of memory a column's largest group takes.
+
+        Parameters
+        ----------
+        column : str
+            Its name.
+
+        Returns
+        -------
+        int
+            Bytes; 0 for Arrow, which is mapped.
+        """
+        meta = getattr(self._file, "metadata", None)
+        if meta is None or not hasattr(meta, "row_group"):
+            return 0
+        return max(
+            (
+                meta.row_group(group).column(at).total_uncompressed_size
+                for group in range(meta.num_row_groups)
+                for at in range(meta.num_columns)
+                if meta.row_group(group).column(at).path_in_schema
+                in (column, f"{column}.{_BYTES}")
+            ),
+            default=0,
+        )
+
     def group(self, column: str, number: int) -> Any:  # noqa: ANN401 - a pyarrow array
         """Return the values of a column in one group.
 

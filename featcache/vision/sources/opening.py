@@ -16,8 +16,8 @@ from featcache.vision.listing import FOLDER, contents, inside, listing
 from featcache.vision.sources.folder import Folder
 from featcache.vision.sources.list_lines import JSON_LINES, TABLE_ENDINGS
 from featcache.vision.sources.lists import FileList
-from featcache.vision.sources.patterns import folder_of, has_pattern
-from featcache.vision.sources.shards import TarShards, Tell
+from featcache.vision.sources.patterns import Tell, folder_of, has_pattern
+from featcache.vision.sources.shards import TarShards
 from featcache.vision.sources.tables import TABLES, Tables
 
 _TAR, _PARQUET = ".tar", ".parquet"
@@ -40,11 +40,12 @@ def open_source(
     data : str or path
         A folder of class folders; a list, ``.csv``, ``.tsv`` or ``.jsonl``; tar shards,
         as a pattern such as ``data/{000..099}.tar`` or as their folder; Parquet or
-        Arrow files in the same way; a data set that Hugging Face's ``datasets`` saved.
+        Arrow files in the same way; a data set that Hugging Face's ``datasets`` saved;
+        or a URL of a list, tar shards or Parquet files.
     use_cut : bool
         Use the images of a shard before the place where it was cut off.
     tell : callable
-        Hears a line for each shard that was.
+        Hears a line for each shard that was, and of tables that need much memory.
 
     Returns
     -------
@@ -72,7 +73,7 @@ def _in_folder(folder: Path, use_cut: bool, tell: Tell) -> Source:
     if pattern is None:
         return Folder(folder)
     if pattern.endswith(TABLES):
-        return Tables(pattern, called=folder.resolve().name)
+        return Tables(pattern, folder.resolve().name, tell)
     return TarShards(pattern, use_cut, tell)
 
 
@@ -84,7 +85,7 @@ def _named(text: str, use_cut: bool, tell: Tell) -> Source | None:
     if ending.endswith(_LISTS):
         return FileList(text)
     if ending.endswith(_PARQUET if is_url(text) else TABLES):
-        return Tables(text)
+        return Tables(text, tell=tell)
     if ending.endswith(_TAR) or (has_pattern(text) and not is_url(text)):
         return TarShards(text, use_cut, tell)
     return None

@@ -4,7 +4,7 @@ import glob
 import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +18,8 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _MAGIC = re.compile(r"[*?\[{]")
 AT_ONCE = 32  # requests, each of which mostly waits
 _MOST = 100_000  # files of one pattern
+
+Tell = Callable[[str], object]
 
 
 def has_pattern(text: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from featcache.core.addresses import is_url
-from featcache.core.errors import DataError, DependencyError
+from featcache.core.errors import DataError, DependencyError, UnreachableError
 from featcache.core.libraries import optional
 from featcache.core.text import shown
 from featcache.vision.sources.trying import RemoteError, tried
@@ -225,7 +225,12 @@ def remote_bytes(url: str, start: int, size: int) -> bytes:
 
     def read() -> bytes:
         data = bytes(system.cat_file(path, start=start, end=start + size))
-        if len(data) != size:  # cut off; or all of the file, from a plain server
+        if len(data) > size:
+            raise UnreachableError(
+                f"{shown(url)}: its server gives whole files alone, no parts of them; "
+                "copy them to a disk or an object store"
+            )
+        if len(data) < size:
             raise RemoteError(f"it gives {len(data):,} of {size:,} bytes asked for")
         return data
 

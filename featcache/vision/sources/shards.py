@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from featcache.core.text import shown
 from featcache.vision.listing import unreadable
 from featcache.vision.sources.labelled import arrange, one_vocabulary, split_of_name
 from featcache.vision.sources.patterns import (
+    Tell,
     folder_of,
     has_pattern,
     matching_files,
@@ -31,8 +31,6 @@ from featcache.vision.sources.remote import file_status
 from featcache.vision.sources.shard_samples import Packed, ShardSamples
 from featcache.vision.sources.tars import BrokenTarError, Windows, tar_members
 from featcache.vision.sources.trying import RemoteError
-
-Tell = Callable[[str], object]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ from featcache.core.addresses import absolute, is_url
 from featcache.core.errors import DataError
 from featcache.core.locations import Cell
 from featcache.core.manifest import Manifest
+from featcache.core.progress import SILENT
 from featcache.core.text import listed, shown
+from featcache.core.text import size as text_size
 from featcache.vision.listing import unreadable
 from featcache.vision.sources.cells import TableFile, forget_groups
 from featcache.vision.sources.labelled import (
@@ -31,6 +33,7 @@ from featcache.vision.sources.labelled import (
 )
 from featcache.vision.sources.patterns import (
     AT_ONCE,
+    Tell,
     folder_of,
     has_pattern,
     matching_files,
@@ -43,6 +46,7 @@ from featcache.vision.sources.trying import RemoteError
 TABLES = (".parquet", ".arrow", ".feather")
 IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes")
 _SPLIT = "split"
+_LARGE = 1 << 30  # bytes of a group
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -56,10 +60,13 @@ class Tables:
         Names the files: ``data/train-*.parquet``.
     called : str
         What files made of it are called; by the pattern without it.
+    tell : callable
+        Hears a line where the files need much memory.
     """
 
     pattern: str
     called: str = ""
+    tell: Tell = SILENT.say
 
     @property
     def address(self) -> str:
@@ -99,6 +106,7 @@ class Tables:
         forget_groups()
         with ThreadPoolExecutor(AT_ONCE if is_url(self.pattern) else 1) as pool:
             tables = [*pool.map(_read, files, names)]
+        self._warn_of_large(files, [table.largest for table in tables])
         counts = [len(table.codes) for table in tables]
         if not sum(counts):
             raise DataError(f"no image is in {shown(self.pattern)}")
@@ -136,6 +144,16 @@ class Tables:
                 rows,
             ),
         )
+
+    def _warn_of_large(self, files: Sequence[str], groups: Sequence[int]) -> None:
+        """Tell of files that are hardly to be read in parts."""
+        largest = max(groups)
+        if largest > _LARGE:
+            self.tell(
+                f"warning: {shown(files[groups.index(largest)])} has a group of rows "
+                f"of {text_size(largest)}, and each is read into memory as a whole; "
+                "write it with a row_group_size of 1,000 or so"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,6 +230,7 @@ class _Table:
     """What a manifest takes of one file."""
 
     column: str
+    largest: int  # group, bytes
     groups: list[int]
     words: list[bytes]
     codes: npt.NDArray[np.int32]
@@ -227,7 +246,10 @@ def _read(file: str, name: str) -> _Table:
         column = _image_column(table, shown(file))
         words, codes = _codes(table, shown(file), name)
         splits = _splits(table, shown(file), name)
-        return _Table(column, table.groups, words, codes, splits, size, mtime_ns)
+        largest = table.largest_group(column)
+        return _Table(
+            column, largest, table.groups, words, codes, splits, size, mtime_ns
+        )
     except RemoteError as error:
         raise DataError(str(error)) from None
     except OSError as error:
