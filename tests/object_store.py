@@ -62,7 +62,7 @@ class Store:
                 else:
                     self.pass_on(fault)
 
-            do_HEAD = do_PUT = do_POST = do_GET  # noqa: N815 - the base class' names
+            do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815 - the base class' names
 
             def pass_on(self, fault: str) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
