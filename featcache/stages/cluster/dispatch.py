@@ -9,23 +9,24 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.core.blocks import Block
 from featcache.core.clock import Clock
-from featcache.core.errors import DataError, DeviceError
+from featcache.core.errors import DataError, DeviceError, FeatcacheError
 from featcache.core.locations import location_to_json
 from featcache.core.status import Status
 from featcache.core.text import shown
 from featcache.stages.cluster.members import Event, Member
-from featcache.stages.cluster.roster import Roster
+from featcache.stages.cluster.roster import KEPT, Roster, first_line
 from featcache.stages.jobs import COLUMNS
 from featcache.stages.looking_up import look_up
 from featcache.stages.tasks import Steps, Work
 from featcache.vision.reading import read_bytes
+from featcache.vision.rows import BlockRows
 
 Rows = npt.NDArray[np.int64]
 
@@ -33,6 +34,7 @@ _CLERKS = 4  # threads; hashing and writing let go of the interpreter
 _WAITING = 16  # blocks that may wait to be written, and to be given out
 _POLL = 0.2  # seconds
 _TRIES = 5  # of a block whose actors are lost
+_ANSWERS = [status for status in Status if status != Status.PENDING]
 
 
 class Dispatch:
@@ -142,22 +144,23 @@ class Dispatch:
             self._lost(self._roster.take(event))
 
     def _answered(self, member: Member, block: Block, future: "Future[Any]") -> None:
-        if member.asked.pop(block.index, None) is None:
+        if block.index not in member.asked:
             return  # it was lost in between, and the block is with another
-        answer = self._roster.answer(member, future)
-        if answer is None:
-            self._lost([block])
-            exceptions = future.exception()
-            if exceptions is not None and _is_the_end(exceptions):
-                self._lost(self._roster.lose(member, exceptions))
+        error = self._roster.trouble(member, future)
+        if error is not None and self._is_the_end(error):
+            self._lost(self._roster.lose(member, error), error)
             return
+        del member.asked[block.index]
         work, pending = self._given[block.index]
-        if not self._has_the_images(member, work, pending, answer):
-            self._lost([block])
+        if error is None:
+            error = self._refused(member, work, pending, future.result())
+        if error is not None:
+            self._lost([block], error)
             return
         member.heard()
-        self._roster.proved()
+        self._roster.proved(member)
         del self._given[block.index]
+        answer = future.result()
         _fill(work, pending, answer)
         busy = {f"{member.place} {k}": took for k, took in answer["busy"].items()}
         self._clock.add(answer["stages"], busy)
@@ -167,38 +170,65 @@ class Dispatch:
         self._writing += 1
         self._clerk("written", self._steps.finish, work)
 
-    def _lost(self, blocks: Iterable[Block]) -> None:
+    def _lost(self, blocks: Iterable[Block], error: Exception | None = None) -> None:
         """Have blocks computed again that were with an actor that is lost."""
         for block in blocks:
             work, _ = self._given.pop(block.index)
             self._tries[block.index] += 1
             if self._tries[block.index] >= _TRIES:
+                if self._is_a_bug(error):
+                    raise error
+                why = f"; the last: {first_line(str(error))}" if error else ""
                 raise DeviceError(
                     f"{_TRIES} actors were lost, one after another, over the images "
-                    f"from {shown(work.files[0])} to {shown(work.files[-1])}; what is "
-                    "done is kept: run the same command again to go on. If memory is "
-                    "short there, lower --workers or --batch-size"
+                    f"from {shown(work.files[0])} to {shown(work.files[-1])}{why}; "
+                    f"{KEPT}. If memory is short there, lower --workers or --batch-size"
                 )
             self._again.append(block)
 
-    def _has_the_images(
+    def _is_the_end(self, error: Exception) -> bool:
+        """Tell whether an actor is lost, and not only an answer."""
+        ray = self._roster.exceptions
+        ends = (FeatcacheError, ray.RayActorError, ray.RayTaskError)
+        return isinstance(error, ends)
+
+    def _is_a_bug(self, error: Exception | None) -> TypeGuard[Exception]:
+        """Tell whether no other actor would do better, and the error tells most."""
+        if isinstance(error, FeatcacheError):
+            return not isinstance(error, DeviceError)
+        return isinstance(error, self._roster.exceptions.RayTaskError)
+
+    def _refused(
         self, member: Member, work: Work, pending: Rows, answer: Mapping[str, Any]
+    ) -> Exception | None:
+        """Return why an answer is not taken, and its actor gets no more work."""
+        wrong = fault(work.rows, len(pending), answer)
+        if wrong:
+            reason = (
+                f"{member.place}: its answer is not what was asked for ({wrong}); "
+                "install the same featcache[ray] on every node of the cluster"
+            )
+        elif self._has_the_images(work, pending, answer):
+            return None
+        else:
+            reason = (
+                f"{member.place}: the node can no longer read images such as "
+                f"{shown(work.files[int(pending[0])])}, which this machine can"
+            )
+        error = DeviceError(reason) if wrong else DataError(reason)
+        self._roster.refuse(member, error)
+        return error
+
+    def _has_the_images(
+        self, work: Work, pending: Rows, answer: Mapping[str, Any]
     ) -> bool:
         """Tell whether it is the images that cannot be read, or the node."""
         if not (answer["status"] == Status.UNREADABLE).all():
             return True
-        place = work.files[int(pending[0])]
         try:
-            read_bytes(place, 1)
+            read_bytes(work.files[int(pending[0])], 1)
         except OSError:
             return True
-        self._roster.refuse(
-            member,
-            DataError(
-                f"{member.place}: the node can no longer read images such as "
-                f"{shown(place)}, which this machine can"
-            ),
-        )
         return False
 
     def _clerk(self, name: str, work: Callable[[Any], Any], about: Any) -> None:  # noqa: ANN401
@@ -215,11 +245,37 @@ class _StoppedError(Exception):
     """Something else failed, or the user interrupted."""
 
 
-def _is_the_end(error: BaseException) -> bool:
-    """Tell whether an actor is lost, and not only an answer."""
-    from ray.exceptions import RayActorError
+def fault(rows: BlockRows, count: int, answer: Mapping[str, Any]) -> str:
+    """Return what is wrong with an answer, which comes from another machine.
 
-    return isinstance(error, RayActorError)
+    Parameters
+    ----------
+    rows : BlockRows
+        For which it is meant.
+    count : int
+        How many of them were asked for.
+    answer : mapping
+        As `Station.compute` gives it.
+
+    Returns
+    -------
+    str
+        The name of what is missing or of another kind; empty where all is well.
+    """
+    for name in COLUMNS:
+        wanted, found = getattr(rows, name), answer.get(name)
+        kind = (wanted.dtype, (count, *wanted.shape[1:]))
+        if not isinstance(found, np.ndarray) or (found.dtype, found.shape) != kind:
+            return name
+    if not np.isin(answer["status"], _ANSWERS).all():
+        return "status"
+    reasons, computed = answer.get("reasons"), answer.get("computed")
+    if not isinstance(reasons, dict) or not reasons.keys() <= {*range(count)}:
+        return "reasons"
+    if not isinstance(computed, int) or not 0 <= computed <= count:
+        return "computed"
+    times = (answer.get("stages"), answer.get("busy"))
+    return "" if all(isinstance(each, dict) for each in times) else "times"
 
 
 def _fill(work: Work, pending: Rows, answer: Mapping[str, Any]) -> None:

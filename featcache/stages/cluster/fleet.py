@@ -24,13 +24,14 @@ from featcache.stages.cluster.dispatch import Dispatch
 from featcache.stages.cluster.members import Call
 from featcache.stages.cluster.orders import Orders
 from featcache.stages.cluster.roster import Roster
+from featcache.stages.cluster.station import Station
 from featcache.stages.tasks import Steps, together
 from featcache.store.ledger import Ledger
 
 _DEVICES = ("auto", "cpu", "cuda")
 _POLL = 0.2  # seconds
 _LATECOMERS = 60.0  # seconds that those who have said hello are waited for
-_MEMORY = 2 << 30  # bytes of rows that may be under way in the whole cluster's stores
+_MEMORY = 2 << 30  # bytes of rows that may be under way with one actor
 
 
 class Fleet:
@@ -92,6 +93,7 @@ class Fleet:
             ),
             ray.put(tensors),
             max(1, _MEMORY // _block_bytes(orders)),
+            ray.remote(concurrency_groups={"apart": 1})(Station),
         )
         self._roster = Roster(call, how.actors, progress)
 

@@ -11,7 +11,7 @@ from typing import Any
 from featcache.core.blocks import Block
 from featcache.core.demands import Demand
 from featcache.stages.cluster.orders import Orders
-from featcache.stages.cluster.station import Answer, Station
+from featcache.stages.cluster.station import Answer
 
 # What has happened: its name, the member or None, what it was about, how it ended.
 Event = tuple[str, "Member | None", Any, "Future[Any]"]
@@ -36,6 +36,8 @@ class Call:
         The weights.
     most : int
         Blocks that may be with one member, as far as memory is concerned.
+    station : class
+        Of which a member is an instance on some node.
     """
 
     ray: ModuleType
@@ -43,6 +45,7 @@ class Call:
     orders: Orders
     tensors: Any
     most: int
+    station: Any
 
 
 class Member:
@@ -67,6 +70,8 @@ class Member:
         What it made ready.
     asked : dict of int to Block
         What it works on.
+    useful : bool
+        Whether it has done a block.
     since : float
         When it was asked for, or heard of last; `time.monotonic`.
     """
@@ -77,12 +82,12 @@ class Member:
         self.state = "asked for"
         self.said: Mapping[str, Any] = {}
         self.asked: dict[int, Block] = {}
+        self.useful = False
         self.since = time.monotonic()
         self._call, self._events = call, events
         self._pinged = False
         lanes = call.orders.setting.workers + _SPARE
-        actor = call.ray.remote(concurrency_groups={"apart": 1})(Station)
-        self._actor = actor.options(
+        self._actor = call.station.options(
             num_cpus=call.demand.cpus,
             num_gpus=call.demand.gpus,
             max_concurrency=lanes,

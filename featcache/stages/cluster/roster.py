@@ -10,7 +10,7 @@ from featcache.core.demands import Node
 from featcache.core.errors import DeviceError, FeatcacheError
 from featcache.core.progress import Progress
 from featcache.core.text import plural
-from featcache.stages.cluster.connection import nodes_alive
+from featcache.stages.cluster.lookout import Lookout
 from featcache.stages.cluster.members import Call, Event, Events, Member
 from featcache.stages.cluster.orders import installed
 from featcache.stages.processes import rebuilt
@@ -21,7 +21,7 @@ _TELL_AGAIN = 60.0
 _PING = 15.0  # seconds of silence after which an actor is asked whether it lives
 _SILENT = 90.0  # seconds of silence after which it counts as lost
 _FEWEST_LOSSES = 5  # one after another without a block done, before work is given up
-_KEPT = "what is done is kept: run the same command again to go on"
+KEPT = "what is done is kept: run the same command again to go on"
 
 
 class Roster:
@@ -51,7 +51,11 @@ class Roster:
         self._call, self._most, self._progress = call, most, progress
         self._hired = self._losses = 0
         self._proved = False  # whether a block has come back
+        self._largest = 0  # members at once
+        self._refusal: Exception | None = None  # the last
+        self._lookout = Lookout(call.ray, progress)
         self._nodes: list[Node] = []
+        self._free = Node("", 0.0)
         self._looked = 0.0
         self._told = time.monotonic() + _TELL - _TELL_AGAIN
 
@@ -60,9 +64,21 @@ class Roster:
         """Those that can be given blocks."""
         return [member for member in self.members if member.state == "ready"]
 
-    def proved(self) -> None:
-        """Note that a block has come back."""
-        self._proved, self._losses = True, 0
+    @property
+    def exceptions(self) -> Any:  # noqa: ANN401 - a module
+        """Ray's errors."""
+        return self._call.ray.exceptions
+
+    def proved(self, member: Member) -> None:
+        """Note that a block has come back.
+
+        Parameters
+        ----------
+        member : Member
+            From whom.
+        """
+        member.useful = self._proved = True
+        self._losses = 0
 
     def look(self) -> list[Block]:
         """Hire, ask the silent whether they live, and say what is waited for.
@@ -74,14 +90,18 @@ class Roster:
 
         Raises
         ------
-        DeviceError
-            When nobody can be hired.
+        FeatcacheError
+            When nobody can be hired, all are refused, or the head does not answer.
         """
         now = time.monotonic()
         if now - self._looked >= _LOOK:
             self._looked = now
-            self._nodes = nodes_alive(self._call.ray)
+            self._lookout.look()
+        seen = self._lookout.seen()
+        if seen is not None:
+            self._nodes, self._free = seen
             self._hire()
+            self._require_somebody()
         if self.ready:
             self._told = now + _TELL - _TELL_AGAIN
         elif now - self._told >= _TELL_AGAIN:
@@ -111,9 +131,13 @@ class Roster:
         assert member is not None
         if member.state == "lost":
             return []
-        answer = self.answer(member, future)
-        if answer is None:
-            return self.lose(member, future.exception()) if future.exception() else []
+        error = self.trouble(member, future)
+        if isinstance(error, FeatcacheError):
+            self.refuse(member, error)
+            return []
+        if error is not None:
+            return self.lose(member, error)
+        answer = future.result() or {}
         member.heard()
         if name == "hello":
             self._greet(member, answer)
@@ -124,8 +148,8 @@ class Roster:
             )
         return []
 
-    def answer(self, member: Member, future: "Future[Any]") -> Mapping[str, Any] | None:
-        """Return what an actor has answered.
+    def trouble(self, member: Member, future: "Future[Any]") -> Exception | None:
+        """Return what an actor has to say instead of an answer.
 
         Parameters
         ----------
@@ -136,27 +160,26 @@ class Roster:
 
         Returns
         -------
-        mapping or None
-            None where the actor or its answer is lost, or it is refused from now on.
+        Exception or None
+            An error of featcache's, or Ray's where the actor or its answer is lost;
+            None where there is an answer.
 
         Raises
         ------
-        FeatcacheError
-            What keeps an actor from working, when none has worked yet.
+        Exception
+            A bug of ours, whose traceback tells, when no actor has worked yet.
         """
-        exceptions = self._call.ray.exceptions
+        exceptions = self.exceptions
         error = future.exception()
-        if isinstance(error, exceptions.RayTaskError):
-            raise error  # a bug of ours: its traceback tells
-        if error is not None:
-            if not isinstance(error, exceptions.RayError):
-                raise error
-            return None
-        answer: Mapping[str, Any] = future.result() or {}
-        if "error" in answer:
-            self.refuse(member, rebuilt(answer, member.place))
-            return None
-        return answer
+        if error is None:
+            answer: Mapping[str, Any] = future.result() or {}
+            return rebuilt(answer, member.place) if "error" in answer else None
+        if not isinstance(error, exceptions.RayError):
+            raise error
+        if isinstance(error, exceptions.RayTaskError) and not self._proved:
+            raise error
+        assert isinstance(error, Exception)
+        return error
 
     def refuse(self, member: Member, reason: Exception) -> None:
         """Give an actor no more work: its node cannot do it.
@@ -172,20 +195,20 @@ class Roster:
         """
         if member.state == "refused":
             return
-        if not self._proved or not isinstance(reason, FeatcacheError):
+        if not self._proved:
             raise reason
-        member.state = "refused"
+        member.state, self._refusal = "refused", reason
         self._progress.say(f"warning: {reason}; the others go on without it")
 
-    def lose(self, member: Member, error: BaseException | None) -> list[Block]:
+    def lose(self, member: Member, error: Exception) -> list[Block]:
         """Strike out an actor that is lost.
 
         Parameters
         ----------
         member : Member
             Whom.
-        error : BaseException, optional
-            What Ray says.
+        error : Exception
+            What Ray, or the actor itself, says.
 
         Returns
         -------
@@ -195,15 +218,16 @@ class Roster:
         Raises
         ------
         DeviceError
-            When featcache is not installed there, or too many are lost in a row.
+            When featcache is not installed there, or too many are lost in a row that
+            have done nothing.
         """
         if member.state == "lost":
             return []
         self.members.remove(member)
         blocks = member.let_go()
         self._looked = 0.0  # the cluster is another one now
-        self._losses += 1
-        said = str(error or "")
+        self._losses += not member.useful  # a machine that goes proves nothing
+        said = str(error)
         if "No module named" in said:
             module = (
                 said.split("No module named", 1)[1].split(maxsplit=1)[0].strip("'\".;,")
@@ -213,15 +237,15 @@ class Roster:
                 "featcache[ray] on every node as on this machine "
                 f"(featcache {installed()['featcache']})"
             )
-        if self._losses > max(_FEWEST_LOSSES, 2 * len(self.members)):
+        if self._losses > _FEWEST_LOSSES + self._largest:
             raise DeviceError(
                 f"{self._losses:,} actors were lost one after another, the last on "
-                f"{member.place} ({_first_line(said)}); {_KEPT}. If memory is short "
+                f"{member.place} ({first_line(said)}); {KEPT}. If memory is short "
                 "there, lower --workers or --batch-size, or raise --actor-cpus"
             )
         again = f"; {plural(len(blocks), 'block')} to be computed again"
         self._progress.say(
-            f"warning: {member.place} is lost ({_first_line(said)})"
+            f"warning: {member.place} is lost ({first_line(said)})"
             f"{again if blocks else ''}"
         )
         return blocks
@@ -237,6 +261,7 @@ class Roster:
         for _ in range(wanted - len(self.members)):
             self.members.append(Member(self._call, self._hired, self.events))
             self._hired += 1
+        self._largest = max(self._largest, len(self.members))
         waiting = [m for m in self.members if m.state == "asked for"]
         for member in waiting[: max(0, len(self.members) - wanted)]:
             self.members.remove(member)
@@ -245,19 +270,24 @@ class Roster:
             raise DeviceError(
                 f"no node of the cluster has room for an actor, which asks for "
                 f"{self._call.demand}: {self._owned()}; lower --actor-cpus, or pass "
-                f"--actors N to wait for nodes to come. {_KEPT.capitalize()}"
+                f"--actors N to wait for nodes to come. {KEPT.capitalize()}"
             )
+
+    def _require_somebody(self) -> None:
+        """Raise the last refusal where all are refused: nobody would ever work."""
+        if self._refusal and all(each.state == "refused" for each in self.members):
+            raise self._refusal
 
     def _tell(self) -> None:
         """Say why nobody works."""
         if any(member.state == "met" for member in self.members):
             self._progress.say("waiting for the actors to load the network")
             return
-        free = self._call.ray.available_resources()
-        gpus = f" and {free.get('GPU', 0):g} GPUs" if self._call.demand.gpus else ""
+        free = self._free
+        gpus = f" and {free.gpus:g} GPUs" if self._call.demand.gpus else ""
         self._progress.say(
             f"waiting for the cluster: an actor asks for {self._call.demand}; "
-            f"{free.get('CPU', 0):g} CPUs{gpus} are free ({self._owned()} in all)"
+            f"{free.cpus:g} CPUs{gpus} are free ({self._owned()} in all)"
         )
 
     def _owned(self) -> str:
@@ -290,7 +320,8 @@ class Roster:
 
     def _ask_the_silent(self, now: float) -> list[Block]:
         lost: list[Block] = []
-        for member in [*self.ready]:
+        # Also of those without work: while they count, nobody is hired in their place.
+        for member in [m for m in self.members if m.state != "asked for"]:
             if now - member.since > _SILENT:
                 silent = TimeoutError(f"it has not answered for {_SILENT:g} s")
                 lost += self.lose(member, silent)
@@ -299,7 +330,18 @@ class Roster:
         return lost
 
 
-def _first_line(said: str) -> str:
-    """Return what an error of Ray's says first."""
+def first_line(said: str) -> str:
+    """Return what an error says first.
+
+    Parameters
+    ----------
+    said : str
+        Of Ray's or of an actor's own.
+
+    Returns
+    -------
+    str
+        Without the advice behind it.
+    """
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else "nobody knows why"
+    return lines[0].split("; ")[0].rstrip(".") if lines else "nobody knows why"

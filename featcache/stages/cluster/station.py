@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from featcache.core.clock import Clock
-from featcache.core.errors import DataError, FeatcacheError
+from featcache.core.errors import DataError, DeviceError, FeatcacheError
 from featcache.core.locations import location_from_json
 from featcache.core.machine import CHILD
 from featcache.core.progress import SILENT
@@ -147,8 +147,8 @@ class Station:
             )
             crew.start()
             with (
-                TemporaryDirectory(prefix="featcache-") as folder,
-                Ledger(Path(folder, "inflight")) as self._ledger,
+                _nameless() as path,
+                Ledger(path) as self._ledger,
                 crew.noting(self._ledger),
             ):
                 ready.set_result(
@@ -177,12 +177,29 @@ class Station:
 
 @contextmanager
 def _told() -> Iterator[Answer]:
-    """Give a dict for an answer, which an error of featcache's goes into."""
+    """Give a dict for an answer, which errors of featcache's and the node's go into."""
     answer: Answer = {}
     try:
         yield answer
     except FeatcacheError as error:
         answer.update({"error": type(error).__name__, "text": str(error)})
+    except (OSError, MemoryError) as error:
+        said = f"{type(error).__name__}: {error}"
+        answer.update({"error": DeviceError.__name__, "text": said})
+
+
+@contextmanager
+def _nameless() -> Iterator[Path]:
+    """Give a path to a file that is gone with this process, however that ends."""
+    if not hasattr(os, "memfd_create"):  # only Linux has it
+        with TemporaryDirectory(prefix="featcache-") as folder:
+            yield Path(folder, "inflight")
+        return
+    descriptor = os.memfd_create("featcache-inflight")
+    try:
+        yield Path(f"/proc/{os.getpid()}/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
 
 
 def _require_readable(sample: Any) -> None:  # noqa: ANN401 - JSON data
