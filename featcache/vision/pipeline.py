@@ -24,6 +24,7 @@ from featcache.core.status import Status, UnusableImageError
 from featcache.core.view_specs import TUTORIAL
 from featcache.core.viewed import adopt
 from featcache.vision.ahead import Read, reading
+from featcache.vision.decode import read_file
 from featcache.vision.forward import Embed
 from featcache.vision.rows import BlockRows
 from featcache.vision.viewer import Viewer
@@ -104,7 +105,7 @@ class Extractor:
         """
         batch: list[Waiting] = []
         pending = np.flatnonzero(rows.status == Status.PENDING).tolist()
-        with reading([files[row] for row in pending]) as reads:
+        with reading(read_file, [files[row] for row in pending]) as reads:
             for row in pending:
                 alive()
                 with self.clock.stage("read"):

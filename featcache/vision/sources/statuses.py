@@ -18,6 +18,7 @@ from featcache.vision.sources.remote import (
 from featcache.vision.sources.trying import RemoteError, tried
 
 _FEW = 8  # files of a folder that are asked for one by one
+_CHUNK = 4096  # of them, that are under way or wait
 _NO_LISTING = ("http", "https")  # what a page links to is no folder
 
 Status = tuple[int, int]
@@ -47,7 +48,8 @@ def remote_statuses(
     UnreachableError
         When a store does not answer, or refuses access.
     """
-    forget_listings(urls[0])
+    for one in {url.partition("://")[0]: url for url in urls}.values():
+        forget_listings(one)
     folders: dict[str, list[int]] = {}
     for row, url in enumerate(urls):
         folders.setdefault(url.rpartition("/")[0], []).append(row)
@@ -61,9 +63,9 @@ def remote_statuses(
                 continue
             names = [urls[row].rpartition("/")[2] for row in rows]
             found[:, rows] = np.array([listing.get(n, _NOTHING) for n in names]).T
-        each = pool.map(_status, (urls[row] for row in alone))
-        for row, status in zip(alone, each, strict=True):
-            found[:, row] = status
+        for start in range(0, len(alone), _CHUNK):
+            rows = alone[start : start + _CHUNK]
+            found[:, rows] = np.array([*pool.map(_status, (urls[r] for r in rows))]).T
     return found[0], found[1]
 
 

@@ -112,13 +112,7 @@ class Tables:
             raise DataError(f"no image is in {shown(self.pattern)}")
         numbers = np.repeat(np.arange(len(files), dtype=np.int32), counts)
         rows = np.concatenate([np.arange(count, dtype=np.int64) for count in counts])
-        paths = np.array(
-            [
-                os.fsencode(f"{names[number]}/{row:08d}")
-                for number, row in zip(numbers.tolist(), rows.tolist(), strict=True)
-            ],
-            np.bytes_,
-        )
+        paths = np.concatenate([*map(_paths, names, counts)])
         words, codes = one_vocabulary([(each.words, each.codes) for each in tables])
         found, labels, splits = arrange(
             shown(self.pattern),
@@ -237,6 +231,11 @@ class _Table:
     splits: Splits
     size: int
     mtime_ns: int
+
+
+def _paths(name: str, count: int) -> npt.NDArray[np.bytes_]:
+    start = os.fsencode(name)
+    return np.array([b"%s/%08d" % (start, row) for row in range(count)], np.bytes_)
 
 
 def _read(file: str, name: str) -> _Table:
