@@ -61,7 +61,7 @@ class Roster:
 
     @property
     def ready(self) -> list[Member]:
-        """Those that can be given blocks."""
+        """The members that can be given blocks."""
         return [member for member in self.members if member.state == "ready"]
 
     @property
