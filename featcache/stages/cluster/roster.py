@@ -66,7 +66,7 @@ class Roster:
 
     @property
     def exceptions(self) -> Any:  # noqa: ANN401 - a module
-        """Ray's errors."""
+        """The errors that Ray raises."""
         return self._call.ray.exceptions
 
     def proved(self, member: Member) -> None:
