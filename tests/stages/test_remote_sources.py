@@ -47,7 +47,7 @@ def quick(monkeypatch):
 @pytest.fixture
 def hasty(monkeypatch):
     """Wait no half second between two tries."""
-    monkeypatch.setattr(trying, "_PAUSE", 0.01)
+    monkeypatch.setattr(trying, "_PAUSE", 0.001)
 
 
 def extract(data, name, spec=None, **how):
@@ -474,7 +474,8 @@ def test_what_a_store_calls_the_time_of_change():
         {"Last-Modified": format_datetime(at)},
     ):
         assert remote.status_of("s3://b/k", {"size": 3, **said}) == (3, seconds * 10**9)
-    assert remote.status_of("s3://b/k", {"size": 3}) == (3, None)
+    for said in ({}, {"LastModified": None}, {"updated": "a while ago"}):
+        assert remote.status_of("s3://b/k", {"size": 3, **said}) == (3, None)
     with pytest.raises(remote.RemoteError, match="does not say how large it is"):
         remote.status_of("s3://b/k", {"size": None})
 
@@ -530,6 +531,6 @@ def test_images_come_from_a_web_server(web, shared_photos, monkeypatch):
         assert manifest.sizes[row] == len(data)
     make_tar(folder / "x.tar", [("a.jpg", b"x" * 9999), ("a.cls", b"a")])
     monkeypatch.setattr(pieces, "PIECE", 4096)
-    monkeypatch.setattr(trying, "_PAUSE", 0.01)
+    monkeypatch.setattr(trying, "_PAUSE", 0.001)
     with pytest.raises(DataError, match=r"x\.tar: its server gives whole files"):
         open_source(f"{url}/x.tar").scan()

@@ -5,6 +5,7 @@ Credentials are the caller's, as fsspec and the libraries below it find them.
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from importlib import import_module
@@ -160,15 +161,22 @@ def status_of(url: str, info: Mapping[str, Any]) -> tuple[int, int | None]:
     size = info.get("size")
     if not isinstance(size, int):
         raise RemoteError(f"{shown(url)}: its store does not say how large it is")
+    # In whole seconds, since a listing may say more than the answer for one file.
+    with suppress(ValueError, TypeError):  # said in a way that nobody knows
+        return size, int(_seconds(info)) * 10**9
+    return size, None
+
+
+def _seconds(info: Mapping[str, Any]) -> float:
+    """Return the time of the last change, in seconds since 1970."""
+    if _HTTP_TIME in info:
+        return parsedate_to_datetime(info[_HTTP_TIME]).timestamp()
     changed = next((info[name] for name in _TIMES if info.get(name)), None)
     if isinstance(changed, str):
         changed = datetime.fromisoformat(changed)
-    elif changed is None and _HTTP_TIME in info:
-        changed = parsedate_to_datetime(info[_HTTP_TIME])
-    if isinstance(changed, datetime):
-        changed = changed.timestamp()
-    # In whole seconds, since a listing may say more than the answer for one file.
-    return size, None if changed is None else int(changed) * 10**9
+    return (
+        changed.timestamp() if isinstance(changed, datetime) else float(changed or "")
+    )
 
 
 def file_status(file: str) -> tuple[int, int]:
