@@ -178,8 +178,8 @@ def extract(
     DATA is a folder of class folders, with or without train/, val/ and test/; a list
     of files and labels (.csv, .tsv, .jsonl); tar shards, such as
     'shards/{000..099}.tar'; Parquet or Arrow files; what Hugging Face's datasets
-    saved; shards and Parquet also at s3:// and other URLs; or hymenoptera, hotdog or
-    digits.
+    saved; lists, shards and Parquet also at s3:// and other URLs; or hymenoptera,
+    hotdog or digits.
     """
     from featcache.stages.extraction import extract as run
 

@@ -70,7 +70,7 @@ class Demand:
 
     @property
     def threads(self) -> int:
-        """Threads that suit the CPUs, at least one."""
+        """How many threads suit the CPUs, at least one."""
         return max(1, floor(self.cpus + _TINY))
 
     def room(self, nodes: Sequence[Node]) -> int:

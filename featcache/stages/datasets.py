@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +20,6 @@ from featcache.vision.sources.opening import open_source
 from featcache.vision.sources.patterns import has_pattern
 
 DATA_FOLDER = Path("data")
-
-_LOCAL = "file://"
 
 _VAL_EVERY = 5  # of digits: the fifth, tenth, ... sample of each class is for val
 
@@ -140,8 +137,6 @@ def data_source(
     DownloadError
         When a known data set cannot be fetched.
     """
-    if isinstance(data, str) and data.startswith(_LOCAL):
-        data = Path(unquote(data.removeprefix(_LOCAL)))
     if not (isinstance(data, str) and (has_pattern(data) or is_url(data))):
         data = resolve_data(data, progress=progress)
     saved = None if fresh else ShardIndexes(index_folder(), progress.say)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from featcache.core.blocks import Block, plan_blocks
 from featcache.core.clock import Clock
-from featcache.core.errors import CacheError, Interrupted, bad_images_error
+from featcache.core.errors import CacheError, DataError, Interrupted, bad_images_error
 from featcache.core.layers import Layer
 from featcache.core.manifest import Manifest
 from featcache.core.progress import Progress
@@ -22,7 +22,7 @@ from featcache.core.specs import (
     FeatureSpec,
     Precision,
 )
-from featcache.core.text import shown
+from featcache.core.text import listed, shown
 from featcache.stages.devices import beside_others
 from featcache.stages.outcome import bad_images, tell_size
 from featcache.stages.plans import Found, decide, examine, mismatch, usable_rows
@@ -214,6 +214,7 @@ class Job:
             filler = Filler(self.manifest, writer, engine, reuse, begun, tally, ledger)
             with self._reporting(todo):
                 engine.run(todo, filler)
+            self._require_unchanged()
             if tally.bad and self.how.on_error == "stop":
                 raise bad_images_error(tally.bad, len(self.manifest))
             if len(tally.bad) == len(self.manifest):
@@ -224,6 +225,18 @@ class Job:
             writer.finish(self.target)
         old_path(self.target).unlink(missing_ok=True)
         return tally.computed
+
+    def _require_unchanged(self) -> None:
+        """Refuse features of bytes whose labels were read before they changed."""
+        from featcache.vision.reading import changed_files
+
+        changed = changed_files(self.manifest)
+        if changed:
+            raise DataError(
+                f"{listed(map(shown, changed), 3)} changed while images were read, "
+                "whose labels may be those of others now; run the same command again: "
+                "what is known is not computed again"
+            )
 
     @contextmanager
     def _reporting(self, todo: Sequence[Block]) -> Iterator[None]:

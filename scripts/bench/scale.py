@@ -39,7 +39,7 @@ from featcache.core.manifest import Manifest
 from featcache.core.progress import SILENT
 from featcache.core.specs import ExtractSpec, FeatureSpec
 from featcache.core.status import Status
-from featcache.stages.cluster import members
+from featcache.stages.cluster import fleet
 from featcache.stages.cluster.connection import connected
 from featcache.stages.cluster.fleet import Fleet
 from featcache.stages.cluster.orders import Orders
@@ -238,7 +238,7 @@ def fill(rows: Rows, folder: Path, engine: Engine) -> Taken:
 
 def fill_by_ray(rows: Rows, folder: Path) -> Taken:
     """Fill a cache from actors; the start of the cluster is not timed."""
-    members.Station = ReadyStation  # what is hired
+    fleet.Station = ReadyStation  # what is hired
     setting = Setting(
         source=find_weights(rows.spec.backbone, "random:0"),
         precision="float32",
@@ -250,10 +250,10 @@ def fill_by_ray(rows: Rows, folder: Path) -> Taken:
     how = ExtractSpec(engine="ray", address="local", actor_cpus=1.0)
     with (
         connected("local") as ray,
-        closing(Fleet(ray, orders, how, b"", Clock(), SILENT)) as fleet,
+        closing(Fleet(ray, orders, how, b"", Clock(), SILENT)) as engine,
     ):
-        fleet.start()
-        return fill(rows, folder, fleet)
+        engine.start()
+        return fill(rows, folder, engine)
 
 
 def by_h5py(rows: Rows, folder: Path) -> Taken:

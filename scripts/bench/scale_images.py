@@ -220,7 +220,7 @@ class Bench:
         # Nothing is written to the file before the first new block is.
         self._await(process, watched, lambda: partial.stat().st_mtime_ns != before)
         seconds, spent = time.perf_counter() - began, watched.cpu
-        self._await(process, watched, lambda: False)
+        self._await(process, watched, lambda: False, 0.5)
         report = json.loads(process.stdout.read())
         self.results |= {
             "resume_seconds_to_the_first_block": round(seconds, 2),

@@ -175,7 +175,7 @@ def test_a_remote_shard_is_not_streamed_again(tmp_path, monkeypatch):
     data = make_shards(tmp_path / "data")
     for path in data.iterdir():
         memory.pipe(f"/saved/{path.name}", path.read_bytes())
-        memory.store[f"/saved/{path.name}"].modified = datetime(2020, 1, 1, tzinfo=UTC)
+        memory.store[f"/saved/{path.name}"].created = datetime(2020, 1, 1, tzinfo=UTC)
     first = everything(data_source("memory://saved/*.tar").scan())
     monkeypatch.setattr(shards_module, "opened", None)
     assert everything(data_source("memory://saved/*.tar").scan()) == first

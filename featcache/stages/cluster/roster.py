@@ -61,12 +61,12 @@ class Roster:
 
     @property
     def ready(self) -> list[Member]:
-        """Those that can be given blocks."""
+        """The members that can be given blocks."""
         return [member for member in self.members if member.state == "ready"]
 
     @property
     def exceptions(self) -> Any:  # noqa: ANN401 - a module
-        """The errors of Ray."""
+        """The errors that Ray raises."""
         return self._call.ray.exceptions
 
     def proved(self, member: Member) -> None:

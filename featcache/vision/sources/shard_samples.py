@@ -3,7 +3,7 @@
 import json
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,6 +130,7 @@ class ShardSamples:
         self._file, self._prefix = file, prefix
         self._images: dict[bytes, bytes] = {}  # the image's name by its key
         self._labels: dict[bytes, tuple[bytes, int]] = {}  # suffix and class
+        self._wrong: dict[bytes, DataError] = {}  # labels that are none
         self._starts, self._sizes = array("q"), array("q")
         self._classes = Vocabulary()
         self._ignored: Counter[str] = Counter()
@@ -192,6 +193,8 @@ class ShardSamples:
             keys.pop()
         alone = [key for key in keys if key not in self._labels]
         if alone:
+            if alone[0] in self._wrong:
+                raise self._wrong[alone[0]]
             first = self._images[alone[0]]
             raise DataError(
                 f"{shown(self._file)} has {plural(len(alone), 'image')} without a "
@@ -224,12 +227,14 @@ class ShardSamples:
             self._require_first(name, key + suffix, "label")
         if known == b".cls":  # which says it shorter
             return
-        if suffix == b".json":
-            label = _of_json(data, f"{shown(self._file)}: {shown(name)}")
-        else:
-            label = data.strip(b"\0 \r\n\t")
+        here = f"{shown(self._file)}: {shown(name)}"
+        try:
+            label = data if suffix == b".cls" else _of_json(data, here)
+        except DataError as error:  # unless a .cls follows, and all is well
+            self._wrong[key] = error
+            return
+        label = label.strip(b"\0 \r\n\t")
         if not label or b"\0" in label:
-            here = f"{shown(self._file)}: {shown(name)}"
             raise DataError(f"{here} holds no class name")
         self._labels[key] = suffix, self._classes.number(label)
 
@@ -244,27 +249,6 @@ class ShardSamples:
                 f"{shown(self._file)} has two {what}s with one key, {shown(other)} and "
                 f"{shown(name)}; give each its own key"
             )
-
-
-def one_vocabulary(shards: Sequence[Packed]) -> tuple[list[bytes], Labels]:
-    """Give the classes of all shards one numbering.
-
-    Parameters
-    ----------
-    shards : sequence of Packed
-        Each with numbers of its own.
-
-    Returns
-    -------
-    list of bytes, and ndarray of int32, shape (N,)
-        Class names, and each image's place among them.
-    """
-    classes = Vocabulary()
-    codes = []
-    for shard in shards:
-        new = np.array([classes.number(name) for name in shard.names], np.int32)
-        codes.append(new[shard.codes])
-    return classes.names, np.concatenate(codes)
 
 
 def _content(member: TarMember, windows: Windows) -> bytes:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +19,9 @@ from featcache.core.manifest import Manifest
 from featcache.core.progress import SILENT
 from featcache.core.text import shown
 from featcache.vision.listing import unreadable
-from featcache.vision.sources.labelled import arrange, split_of_name
+from featcache.vision.sources.labelled import arrange, one_vocabulary, split_of_name
 from featcache.vision.sources.patterns import (
+    Tell,
     folder_of,
     has_pattern,
     matching_files,
@@ -28,16 +29,10 @@ from featcache.vision.sources.patterns import (
     names_below,
 )
 from featcache.vision.sources.pieces import forget_pieces, opened
-from featcache.vision.sources.remote import RemoteError, file_status
-from featcache.vision.sources.shard_samples import (
-    Packed,
-    ShardSamples,
-    one_vocabulary,
-    unpacked,
-)
+from featcache.vision.sources.remote import file_status
+from featcache.vision.sources.shard_samples import Packed, ShardSamples, unpacked
 from featcache.vision.sources.tars import BrokenTarError, Windows, tar_members
-
-Tell = Callable[[str], object]
+from featcache.vision.sources.trying import RemoteError
 
 _WORTH_SAVING = 256  # images of a shard; fewer are read again in milliseconds
 
@@ -148,14 +143,14 @@ class TarShards:
         counts = [len(shard.starts) for shard in shards]
         paths = np.concatenate([shard.paths for shard in shards])
         sizes = np.concatenate([shard.sizes for shard in shards])
-        words, codes = one_vocabulary(shards)
+        words, codes = one_vocabulary([(each.names, each.codes) for each in shards])
         said = np.array([split_of_name(name) for name in names], np.uint8)
         classes, labels, splits = arrange(
             shown(self.pattern), words, codes, np.repeat(said, counts), paths
         )
         numbers = np.repeat(np.arange(len(files), dtype=np.int32), counts)
         return Manifest(
-            root=Path(root),
+            root=root if is_url(root) else Path(root),
             classes=classes,
             paths=paths,
             labels=labels,
