@@ -450,6 +450,28 @@ def test_a_node_that_does_not_see_the_images_is_refused(photos, extract, strange
         extract(photos, strange(BLIND))
 
 
+def test_clusters_one_after_another(photos, extract, tmp_path):
+    """Also of one process, and with no token left in its environment."""
+    code = f"""
+import os, featcache
+how = featcache.ExtractSpec(engine="ray", address="local")
+for name in ("a.h5", "b.h5"):
+    featcache.extract({str(photos)!r}, how, weights="random:0", cache=name)
+print([name for name in os.environ if name.startswith("RAY_AUTH")])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "[]\n", done.stderr
+    first, second = (featcache.open_cache(tmp_path / name) for name in ("a.h5", "b.h5"))
+    assert contents(first) == contents(second)
+
+
 def test_a_cluster_of_one_command(photos, extract, tmp_path):
     """It ends with it, and nothing is left in the home folder."""
     home, cache = tmp_path / "home", tmp_path / "it.h5"

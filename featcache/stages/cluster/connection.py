@@ -20,6 +20,7 @@ from featcache.core.machine import CHILD, connected_mark
 AUTO, LOCAL = "auto", "local"
 _SECONDS = 5.0  # for a port to answer
 _TELLS = "print_to_stdstream"
+_TOKEN = token_hex(32)  # Ray reads a process's token once
 _EXPECTED = (
     "start one with 'ray start --head', name one with --address HOST:PORT, or pass "
     "--address local for one of this machine alone"
@@ -169,7 +170,7 @@ def _own_token() -> Iterator[None]:
     if "RAY_AUTH_MODE" in os.environ or "RAY_AUTH_TOKEN" in os.environ:
         yield
         return
-    os.environ["RAY_AUTH_TOKEN"] = token_hex(32)
+    os.environ["RAY_AUTH_TOKEN"] = _TOKEN
     try:
         yield
     finally:
