@@ -1,20 +1,33 @@
 """An S3 server on this machine, and one before it that fails as the real ones do."""
 
+import socket
+import struct
 import threading
 import time
 import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+ERRORS = {
+    "500": "InternalError",
+    "503": "SlowDown",
+    "403": "SignatureDoesNotMatch",
+    "400": "ExpiredToken",
+}
+
 
 class Store:
-    """A proxy to an S3 server; ``faults`` are what happens to the next requests.
+    """A proxy to an S3 server; ``faults`` are what happens to the next reads.
 
-    Each is ``500``, ``cut`` (half of the body), ``hang`` (no answer) or ``ok``.
+    Each is an error such as ``500``, ``cut`` (half of the body), ``reset`` (half, and
+    the connection is reset), ``hang`` (no answer) or ``ok``; ``always`` is that of all
+    requests from now on.
     """
 
     def __init__(self, url: str) -> None:
         self.faults: list[str] = []
+        self.always = ""
+        self.delay = 0.0  # seconds before each answer
         self.requests: list[tuple[str, str]] = []  # path and range
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler(url))
         self._server.daemon_threads = True
@@ -38,16 +51,18 @@ class Store:
                 ranged = self.headers.get("Range", "")
                 store.requests.append((self.path, ranged))
                 fault = store.faults.pop(0) if ranged and store.faults else "ok"
+                fault = store.always or fault
+                time.sleep(store.delay)
                 if fault == "hang":
                     time.sleep(4)
                     self.close_connection = True
-                    return
-                if fault == "500":
-                    self.answer(500, {}, b"<Error><Code>InternalError</Code></Error>")
-                    return
-                self.pass_on(fault)
+                elif fault in ERRORS:
+                    error = f"<Error><Code>{ERRORS[fault]}</Code></Error>"
+                    self.answer(int(fault), {}, error.encode())
+                else:
+                    self.pass_on(fault)
 
-            do_HEAD = do_PUT = do_POST = do_GET  # noqa: N815 - the base class' names
+            do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815 - the base class' names
 
             def pass_on(self, fault: str) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
@@ -78,10 +93,16 @@ class Store:
                 length = headers.get("Content-Length", len(body))
                 self.send_header("Content-Length", str(length))
                 self.end_headers()
+                if fault in ("cut", "reset"):
+                    body, self.close_connection = body[: len(body) // 2], True
                 if self.command != "HEAD":
-                    self.wfile.write(body[: len(body) // 2] if fault == "cut" else body)
-                if fault == "cut":
-                    self.close_connection = True
+                    self.wfile.write(body)
+                if fault == "reset":  # without what is still to be sent
+                    linger = struct.pack("ii", 1, 0)
+                    self.connection.setsockopt(
+                        socket.SOL_SOCKET, socket.SO_LINGER, linger
+                    )
+                    self.connection.close()
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -55,6 +55,36 @@ DECODERS: dict[str, Decoder] = {"cpu": "pillow", "gpu": "nvjpeg"}
 )
 @devices_option
 @click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default=ExtractSpec.engine,
+    show_default=True,
+    help="Who computes: this machine, or actors on every machine of a Ray cluster.",
+)
+@click.option(
+    "--address",
+    default=ExtractSpec.address,
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Of the Ray cluster. auto: the one that this machine belongs to; local: one "
+    "of this machine alone, for the time of the work.",
+)
+@click.option(
+    "--actors",
+    default=ExtractSpec.actors,
+    metavar="N",
+    help="How many actors, also more than the Ray cluster has room for: they wait, "
+    "and an autoscaler adds machines for them.  [default: as many as there is room "
+    "for]",
+)
+@click.option(
+    "--actor-cpus",
+    default=ExtractSpec.actor_cpus,
+    metavar="X",
+    help="CPUs of each actor, whole or a fraction, as Ray counts them.  [default: up "
+    "to 8, what leaves little of the cluster unused]",
+)
+@click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16"]),
     default=FeatureSpec.precision,
@@ -148,8 +178,8 @@ def extract(
     DATA is a folder of class folders, with or without train/, val/ and test/; a list
     of files and labels (.csv, .tsv, .jsonl); tar shards, such as
     'shards/{000..099}.tar'; Parquet or Arrow files; what Hugging Face's datasets
-    saved; shards and Parquet also at s3:// and other URLs; or hymenoptera, hotdog or
-    digits.
+    saved; lists, shards and Parquet also at s3:// and other URLs; or hymenoptera,
+    hotdog or digits.
     """
     from featcache.stages.extraction import extract as run
 

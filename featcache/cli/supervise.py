@@ -16,21 +16,14 @@ from types import FrameType
 
 import click
 
-from featcache.core.machine import CHILD
+from featcache.cli.render import show_error
+from featcache.core.errors import DeviceError
+from featcache.core.machine import ALLOCATOR, CHILD, connected_mark
 from featcache.vision.isolation import crashed
 
 HUNG = 75  # exit code of a child whose decoder hangs: EX_TEMPFAIL, try again
 
 _MOST_RESTARTS = 1000
-# Of glibc (mallopt(3)): the network's activations come from memory that is kept, not
-# from the kernel anew for each batch, whose page faults took 4 % of the processor time
-# with ResNet-50. One arena, since the others hold at most 64 MiB.
-_ALLOCATOR = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # the largest that glibc accepts
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
-    "MALLOC_TOP_PAD_": str(256 << 20),
-}
 
 
 def is_child() -> bool:
@@ -54,10 +47,10 @@ def with_allocator(words: list[str]) -> None:
     words : list of str
         The command's arguments, as typed.
     """
-    if sys.platform != "linux" or any(name in os.environ for name in _ALLOCATOR):
+    if sys.platform != "linux" or any(name in os.environ for name in ALLOCATOR):
         return
     command = [sys.executable, "-P", "-m", "featcache", *words]
-    os.execve(sys.executable, command, {**os.environ, **_ALLOCATOR})  # noqa: S606
+    os.execve(sys.executable, command, {**os.environ, **ALLOCATOR})  # noqa: S606
 
 
 def supervised(words: list[str]) -> int:
@@ -96,6 +89,12 @@ def supervised(words: list[str]) -> int:
                 "named if it does so again",
                 err=True,
             )
+        if not stopped and connected_mark(note).exists():
+            error = DeviceError(
+                "Ray has ended this command, since Ray on this machine, or the head of "
+                "the cluster, is gone; what is done is kept: run the same command again"
+            )
+            show_error(error, as_json="--json" in words)
     return code if code >= 0 else 128 - code  # as a shell reports a signal
 
 
@@ -114,7 +113,7 @@ def _run(command: list[str], note: Path) -> tuple[int, bool]:
     What is sent to this process goes to the child.
     """
     received: list[int] = []
-    environment = {**_ALLOCATOR, **os.environ, CHILD: os.fspath(note)}
+    environment = {**ALLOCATOR, **os.environ, CHILD: os.fspath(note)}
     with subprocess.Popen(command, env=environment) as child:  # noqa: S603
 
         def forward(number: int, frame: FrameType | None) -> None:

@@ -1,12 +1,15 @@
 """Addresses: paths of this machine, and URLs of what lies elsewhere."""
 
 import os
+import posixpath
 import re
+from urllib.parse import unquote
 
 from featcache.core.errors import DataError
+from featcache.core.text import without_secrets
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # of two letters: C: is a disk
-_QUERY = re.compile(r"\?[^/]*=")  # a pattern's question mark has no such tail
+_LOCAL = "file://"
 
 
 def is_url(text: str | os.PathLike[str]) -> bool:
@@ -41,23 +44,68 @@ def absolute(address: str) -> str:
     return address if is_url(address) else os.path.abspath(address)  # noqa: PTH100
 
 
-def require_no_secret(url: str) -> None:
+def of_file_url(text: str) -> str:
+    """Return the path that a ``file://`` URL means.
+
+    Parameters
+    ----------
+    text : str
+        A path or a URL.
+
+    Returns
+    -------
+    str
+        A path, or what was given where it is another URL.
+    """
+    if not text.startswith(_LOCAL):
+        return text
+    return unquote(text.removeprefix(_LOCAL).removeprefix("localhost"))
+
+
+def joined(folder: str, path: str) -> str:
+    """Return the URL of what lies below another.
+
+    Parameters
+    ----------
+    folder : str
+        A URL.
+    path : str
+        Relative to it; ``..`` leads up.
+
+    Returns
+    -------
+    str
+        A URL.
+
+    Examples
+    --------
+    >>> joined("s3://bucket/lists", "../images/a.jpg")
+    's3://bucket/images/a.jpg'
+    """
+    scheme, _, rest = folder.partition("://")
+    whole = f"{rest.rstrip('/')}/{path}"
+    # An object store tells a//b from a/b, so that nothing else is put in order.
+    return f"{scheme}://{posixpath.normpath(whole) if '..' in path else whole}"
+
+
+def require_no_secret(url: str, where: str = "the address") -> None:
     """Refuse a URL that holds credentials: addresses are shown and recorded.
 
     Parameters
     ----------
     url : str
         What was typed.
+    where : str
+        What it is called in the error.
 
     Raises
     ------
     DataError
         When it has a user, a password or a query; which are not repeated.
     """
-    scheme, _, rest = url.partition("://")
-    if "@" in rest.split("/", 1)[0] or _QUERY.search(rest):
+    if without_secrets(url) != url:
         raise DataError(
-            f"the {scheme}:// address holds credentials or a query, which would be "
-            "shown and recorded; leave them to the environment or the files in which "
+            f"{where} ({without_secrets(url)}) holds credentials or a query, which "
+            "would be recorded; leave them to the environment or the files in which "
             "fsspec looks for them, such as AWS_PROFILE"
         )

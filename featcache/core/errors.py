@@ -21,6 +21,10 @@ class DataError(FeatcacheError, ValueError):
     """A folder of images is not what a data set looks like."""
 
 
+class UnreachableError(DataError):
+    """What holds the images does not answer, or refuses access: the work has to end."""
+
+
 class DownloadError(FeatcacheError, OSError):
     """A file could not be had from the network, or is not the one expected."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from featcache.core.addresses import absolute
+from featcache.core.addresses import absolute, is_url, joined, of_file_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,56 @@ class Cell:
         return self.path
 
 
-Location = Path | Member | Cell
+@dataclass(frozen=True, slots=True)
+class Object:
+    """An image that is an object of a store.
+
+    Parameters
+    ----------
+    url : str
+        Where it lies.
+    size : int
+        Its bytes when it was listed; 0 where nobody knows.
+    """
+
+    url: str
+    size: int = 0
+
+    def __fspath__(self) -> str:
+        return self.url
+
+    @property
+    def name(self) -> str:
+        """The last part of its URL."""
+        return self.url.rpartition("/")[2]
+
+
+Location = Path | Member | Cell | Object
+
+
+def located(root: Path | str, path: str, size: int) -> Location:
+    """Return where an image lies that is no part of another file.
+
+    Parameters
+    ----------
+    root : Path or str
+        A folder, or the URL of one.
+    path : str
+        Relative to it, absolute, or a URL itself.
+    size : int
+        Of the image, bytes.
+
+    Returns
+    -------
+    Path or Object
+        Not looked at yet.
+    """
+    path = of_file_url(path)
+    if is_url(path):
+        return Object(path, size)
+    if isinstance(root, str):
+        return Object(joined(root, path), size)
+    return root / path
 
 
 def location_to_json(location: Location) -> Any:  # noqa: ANN401 - JSON data
@@ -83,7 +132,7 @@ def location_to_json(location: Location) -> Any:  # noqa: ANN401 - JSON data
 
     Parameters
     ----------
-    location : Path, Member or Cell
+    location : Path, Member, Cell or Object
         Where an image lies.
 
     Returns
@@ -97,6 +146,8 @@ def location_to_json(location: Location) -> Any:  # noqa: ANN401 - JSON data
     if isinstance(location, Cell):
         row = [location.column, location.group, location.row, location.path]
         return ["cell", absolute(location.file), *row]
+    if isinstance(location, Object):
+        return ["object", location.url, location.size]
     return os.path.abspath(location)  # noqa: PTH100 - bytes stay
 
 
@@ -110,10 +161,12 @@ def location_from_json(data: Any) -> Location:  # noqa: ANN401 - JSON data
 
     Returns
     -------
-    Path, Member or Cell
+    Path, Member, Cell or Object
         Where an image lies.
     """
     if isinstance(data, str):
         return Path(data)
     kind, *fields = data
+    if kind == "object":
+        return Object(*fields)
     return Member(*fields) if kind == "member" else Cell(*fields)

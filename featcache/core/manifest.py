@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from featcache.core.locations import Location
+from featcache.core.locations import Location, located
 from featcache.core.metrics import Labels
 from featcache.core.text import listed, plural
 
@@ -70,8 +70,8 @@ class Manifest:
 
     Parameters
     ----------
-    root : Path
-        The data folder.
+    root : Path or str
+        The data folder, or its URL.
     classes : tuple of str
         C class names in label order; undecodable bytes as surrogates.
     paths : ndarray of bytes, shape (N,)
@@ -90,7 +90,7 @@ class Manifest:
         Where the images lie that are no files below root.
     """
 
-    root: Path
+    root: Path | str
     classes: tuple[str, ...]
     paths: npt.NDArray[np.bytes_]
     labels: Labels
@@ -113,12 +113,12 @@ class Manifest:
 
         Returns
         -------
-        Path, Member or Cell
+        Path, Member, Cell or Object
             Root and relative path, or the part of a shard.
         """
         path = os.fsdecode(self.paths[sample_index])
         if self.index is None:
-            return self.root / path
+            return located(self.root, path, int(self.sizes[sample_index]))
         return self.index.place(sample_index, path)
 
     def take(self, rows: npt.NDArray[np.int64]) -> "Manifest":

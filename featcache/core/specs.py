@@ -43,11 +43,15 @@ from featcache.core.view_specs import AugmentSpec as AugmentSpec  # noqa: PLC041
 Precision = Literal["float32", "bfloat16"]
 FeatureDtype = Literal["float32", "float16"]
 OnError = Literal["stop", "skip"]
+EngineName = Literal["local", "ray"]
 Exif = Literal["apply", "ignore"]
 Decoder = Literal["pillow", "nvjpeg"]
 
 FORMAT_VERSION = 1  # of the cache file; part of its identity
 
+_CPUS = Rule("a number of at least 0", lambda v: FINITE.holds(v) and v >= 0)
+_ALONE = Rule("auto, since the engine is not ray", lambda v: v == "auto")
+_NONE = Rule("0, since the engine is not ray", lambda v: v == 0)
 _LARGEST = 4096  # pixels; a model from elsewhere must not ask for all memory
 _PIXELS = Rule(
     f"a whole number from 1 to {_LARGEST}",
@@ -294,9 +298,24 @@ class ExtractSpec:
     rehash: bool = False  # read every file again instead of trusting size and mtime
     overwrite: bool = False  # replace a cache that was made with other settings
     wait: bool = False  # for another process that writes the same cache
+    engine: EngineName = "local"  # ray: on all machines of a Ray cluster
+    address: str = "auto"  # of the cluster: HOST:PORT; local: of this machine alone
+    actors: int = 0  # at most; more than there is room for wait; 0: as many as fit
+    actor_cpus: float = 0.0  # of each, also a fraction; 0: what uses the cluster well
 
     def __post_init__(self) -> None:
-        require(self, batch_size=COUNT, workers=COUNT, on_error=one_of("stop", "skip"))
+        require(
+            self,
+            batch_size=COUNT,
+            workers=COUNT,
+            on_error=one_of("stop", "skip"),
+            engine=one_of("local", "ray"),
+            address=TEXT,
+            actors=COUNT,
+            actor_cpus=_CPUS,
+        )
+        if self.engine == "local":
+            require(self, address=_ALONE, actors=_NONE, actor_cpus=_NONE)
 
 
 def _words(error: Exception) -> str:

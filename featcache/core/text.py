@@ -2,7 +2,36 @@
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
+
+# KEY:SECRET@bucket, in which the secret may hold slashes, but not host:9000/me@here;
+# paths make one slash of two.
+_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/+)([^/@]*|[^/@:]*:(?!\d+/)[^@]*)@")
+_QUERY = re.compile(r"(:/.*)\?[^/]*=.*")  # a pattern's question mark has no such tail
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without the credentials and queries of its URLs.
+
+    Parameters
+    ----------
+    text : str
+        Such as ``s3://KEY:SECRET@bucket/x.tar``.
+
+    Returns
+    -------
+    str
+        The same where there are none.
+
+    Examples
+    --------
+    >>> without_secrets("s3://KEY:SECRET@bucket/x.tar?sig=1")
+    's3://***@bucket/x.tar?***'
+    """
+    if ":/" not in text:
+        return text
+    return _QUERY.sub(r"\1?***", _USER.sub(r"\1***@", text))
 
 
 def shown(path: bytes | str | os.PathLike[str]) -> str:
@@ -27,6 +56,7 @@ def shown(path: bytes | str | os.PathLike[str]) -> str:
         text = os.fsencode(path).decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # no file name; a file's JSON can say "\\ud800"
         text = str(path)
+    text = without_secrets(text)
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 

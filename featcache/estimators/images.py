@@ -14,7 +14,7 @@ from featcache.core.catalog import DEFAULT_BACKBONE, architecture
 from featcache.core.errors import DataError
 from featcache.core.heads import Floats
 from featcache.core.specs import Exif, Precision
-from featcache.stages.embedding import EmbedSpec, embed_images
+from featcache.stages.embedding import EmbedSpec, OnBad, embed_images
 
 
 class ImageFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -46,6 +46,8 @@ class ImageFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Images in one forward pass; 0 for what suits the device.
     workers : int
         Threads that read, decode and compute; 0 for one per core.
+    on_error : {"stop", "nan"}
+        Whether images that cannot be used are an error, or rows of NaN and a warning.
 
     Notes
     -----
@@ -70,6 +72,7 @@ class ImageFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         cache: str | os.PathLike[str] | None = EmbedSpec.cache,
         batch_size: int = EmbedSpec.batch_size,
         workers: int = EmbedSpec.workers,
+        on_error: OnBad = EmbedSpec.on_error,
     ) -> None:
         self.backbone = backbone
         self.weights = weights
@@ -79,6 +82,7 @@ class ImageFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.cache = cache
         self.batch_size = batch_size
         self.workers = workers
+        self.on_error = on_error
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ANN401 - any list of images
         """Check the parameters and that X is a list of images; learn nothing.
@@ -111,13 +115,19 @@ class ImageFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : list of images
-            n paths, PIL images, or uint8 arrays (h, w), (h, w, 3) or (h, w, 4); or one
-            array (n, h, w) or (n, h, w, 3); or a column of paths.
+            n paths, binary files (``io.BytesIO`` of an image's bytes), PIL images, or
+            uint8 arrays (h, w), (h, w, 3) or (h, w, 4); or one array (n, h, w) or
+            (n, h, w, 3); or a column of paths.
 
         Returns
         -------
         ndarray of float32, shape (n, D)
             Or a frame, after ``set_output``.
+
+        Warns
+        -----
+        UserWarning
+            When rows are NaN, for ``on_error="nan"``.
 
         Raises
         ------
@@ -168,7 +178,7 @@ def as_images(X: Any) -> Sequence[object]:  # noqa: ANN401 - any list of images
 
     Returns
     -------
-    sequence of path, PIL.Image.Image or ndarray
+    sequence of path, binary file, PIL.Image.Image or ndarray
         n images; the arrays are views.
 
     Raises

@@ -59,7 +59,7 @@ def status(
     *,
     progress: Progress = SILENT,
 ) -> StatusReport:
-    """Compare a cache with a folder as it is now; nothing is written.
+    """Compare a cache with a folder as it is now; both stay as they are.
 
     One of several parts is compared with the images that are its own.
 

@@ -5,28 +5,28 @@ process alone, which holds its lock. So whatever becomes of a worker, even one t
 outlives this process, no byte of a cache can come from it unasked.
 """
 
-import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
 
+from featcache.core.blocks import Block
 from featcache.core.clock import Clock
 from featcache.core.errors import DeviceError
+from featcache.core.locations import Location
 from featcache.core.progress import Progress
 from featcache.core.specs import FeatureSpec
-from featcache.core.status import Status, UnusableImageError
-from featcache.core.viewed import adopt
-from featcache.stages.engines import Setting, Work, tell_pieces
+from featcache.core.status import Status
+from featcache.stages.jobs import COLUMNS
+from featcache.stages.looking_up import look_up
 from featcache.stages.posts import assign
 from featcache.stages.processes import Worker, WorkerLostError, ending
-from featcache.stages.worker import COLUMNS
+from featcache.stages.tasks import Setting, Steps, tell_pieces, together
 from featcache.store.ledger import Ledger
-from featcache.vision.decode import read_file
 from featcache.vision.isolation import crashed
 from featcache.vision.rows import BlockRows
 
@@ -53,6 +53,8 @@ class Crew:
         Hears what each stage takes, all processes together.
     progress : Progress
         Hears of processes that end before the work does.
+    tensors : bytes
+        The weights; without them each process reads the file.
     """
 
     def __init__(
@@ -62,19 +64,19 @@ class Crew:
         wanted: FeatureSpec,
         clock: Clock,
         progress: Progress,
+        tensors: bytes = b"",
     ) -> None:
         self.clock = clock
         self.device = ""  # this, the batch size and the pieces are known by `start`
         self.batch_size = 0
         self.pieces: Mapping[str, str] = {}
         self._progress = progress
-        self._posts = assign(devices, setting, wanted)
+        self._posts = assign(devices, setting, wanted, tensors)
         self._workers: list[Worker] = []
         self._ledger: Ledger | None = None
         self._burying = threading.Lock()
         self._known: set[int] = set()  # suspects so far
         self.threads = sum(post.job.threads for post in self._posts)
-        self.lanes = self.threads + len(self._posts)  # one waits at each process
 
     def start(self) -> None:
         """Start the processes and wait until each can work.
@@ -89,7 +91,7 @@ class Crew:
         found = [self._started(worker) for worker in self._workers]
         self.device = found[0]["device"]
         self.batch_size = max(each["batch_size"] for each in found)
-        self.pieces = _together(
+        self.pieces = together(
             {
                 post.place: each["pieces"]
                 for post, each in zip(self._posts, found, strict=True)
@@ -127,57 +129,78 @@ class Crew:
             with self._burying:  # who ends after this has decoded for nobody
                 self._ledger = None
 
-    def working(self) -> AbstractContextManager[None]:
-        """Return a context in which the calling thread works on a block.
-
-        Returns
-        -------
-        context manager
-            That counts nothing: the workers' threads count for themselves.
-        """
-        return nullcontext()
-
-    def compute(self, work: Work, alive: Callable[[], None]) -> bool:
-        """Have the pending rows of a block computed.
+    def run(self, blocks: Iterable[Block], steps: Steps) -> None:
+        """Have blocks computed, each by one process.
 
         Parameters
         ----------
-        work : Work
-            The block.
+        blocks : iterable of Block
+            Taken one by one.
+        steps : Steps
+            What is done before and after.
+        """
+        from featcache.vision.pipeline import run_blocks  # imports torch
+
+        def work(block: Block, alive: Callable[[], None]) -> None:
+            task, numbers = steps.prepare(block), range(block.start, block.stop)
+            look_up(task, self.clock, alive)
+            while not self.fill(task.rows, task.files, numbers, alive):
+                steps.quarantine(task)
+            steps.finish(task)
+
+        lanes = self.threads + len(self._posts)  # one waits at each process
+        run_blocks(blocks, work, lanes, steps.watch)
+
+    def fill(
+        self,
+        rows: BlockRows,
+        files: Sequence[Location],
+        numbers: Sequence[int],
+        alive: Callable[[], None],
+    ) -> bool:
+        """Have the pending rows among some computed.
+
+        Parameters
+        ----------
+        rows : BlockRows
+            Filled in place.
+        files : sequence of Path, Member or Cell
+            The image of each row.
+        numbers : sequence of int
+            Of each row, as the ledger has it.
         alive : callable
             Raises when the work is to stop.
 
         Returns
         -------
         bool
-            False when the process that had the block has ended.
+            False when the process that had them has ended.
 
         Raises
         ------
         FeatcacheError
             What a worker says before it ends.
         """
-        self._look_up(work, alive)
-        pending = np.flatnonzero(work.rows.status == Status.PENDING)
+        pending = np.flatnonzero(rows.status == Status.PENDING)
         if not len(pending):
             return True
         worker = self._least_loaded(alive)
-        into = {name: getattr(work.rows, name) for name in COLUMNS}
+        into = {name: getattr(rows, name) for name in COLUMNS}
         try:
             answer = worker.ask(
-                (work.block.start + pending).tolist(),
-                [work.files[row] for row in pending.tolist()],
-                work.rows.counts[pending].tolist(),
+                [numbers[row] for row in pending.tolist()],
+                [files[row] for row in pending.tolist()],
+                rows.counts[pending].tolist(),
                 sum(column[pending].nbytes for column in into.values()),
             )
             message, payload = _result(answer, alive)
         except WorkerLostError:
             return False
         self._take_in(worker, message)
-        _unpack(payload, work.rows, pending)
-        work.rows.computed += message["computed"]
+        _unpack(payload, rows, pending)
+        rows.computed += message["computed"]
         for row, reason in message["reasons"].items():
-            work.rows.reasons[int(pending[int(row)])] = reason
+            rows.reasons[int(pending[int(row)])] = reason
         return True
 
     def watch(self) -> None:
@@ -270,27 +293,6 @@ class Crew:
                 return min(working, key=lambda worker: worker.load)
             time.sleep(_POLL)  # until `watch` starts another, or gives up
 
-    def _look_up(self, work: Work, alive: Callable[[], None]) -> None:
-        """Fill in what earlier caches know by the digest of an image's bytes.
-
-        Its file is read here, so that no worker needs a table of all digests. What is
-        new is read again by a worker, from the system's cache of files.
-        """
-        if work.reuse.empty:
-            return
-        for row in np.flatnonzero(work.rows.status == Status.PENDING).tolist():
-            alive()
-            with self.clock.stage("read"):
-                try:
-                    digest = hashlib.sha256(read_file(work.files[row])).digest()
-                except UnusableImageError:
-                    continue  # a worker will say so
-            known = work.reuse.lookup(digest)
-            count = int(work.rows.counts[row])
-            if known is not None and adopt(work.rows.features[row], known, count):
-                work.rows.digests[row] = np.frombuffer(digest, np.uint8)
-                work.rows.status[row] = Status.OK
-
     def _take_in(self, worker: Worker, message: Mapping[str, Any]) -> None:
         place = worker.post.place
         busy = {f"{place} {name}": took for name, took in message["busy"].items()}
@@ -320,19 +322,3 @@ def _unpack(payload: bytes, rows: BlockRows, pending: "np.ndarray[Any, Any]") ->
             payload, column.dtype, size // column.itemsize, at
         ).reshape(shape)
         at += size
-
-
-def _together(
-    pieces: Mapping[str, Mapping[str, str]],
-) -> dict[str, str]:
-    """Return the pieces of all devices: once where they are equal."""
-    found: dict[str, dict[str, list[str]]] = {}
-    for place, each in pieces.items():
-        for name, piece in each.items():
-            found.setdefault(name, {}).setdefault(piece, []).append(place)
-    return {
-        name: next(iter(kinds))
-        if len(kinds) == 1
-        else "; ".join(f"{', '.join(at)}: {piece}" for piece, at in kinds.items())
-        for name, kinds in found.items()
-    }

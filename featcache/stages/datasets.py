@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +15,11 @@ from featcache.core.sources import Source
 from featcache.core.text import closest, shown
 from featcache.stages.archives import made_whole, unpack
 from featcache.stages.downloads import Checksum, RemoteFile, download
+from featcache.store.indexes import ShardIndexes
 from featcache.vision.sources.opening import open_source
 from featcache.vision.sources.patterns import has_pattern
 
 DATA_FOLDER = Path("data")
-
-_LOCAL = "file://"
 
 _VAL_EVERY = 5  # of digits: the fifth, tenth, ... sample of each class is for val
 
@@ -111,6 +109,7 @@ def data_source(
     *,
     progress: Progress = SILENT,
     use_cut: bool = False,
+    fresh: bool = False,
 ) -> Source:
     """Return the source that DATA means.
 
@@ -123,6 +122,8 @@ def data_source(
         Hears of what is fetched or made, and of shards that were cut off.
     use_cut : bool
         Use the images of a shard before the place where it was cut off.
+    fresh : bool
+        Read the headers of every shard, whatever is remembered of them.
 
     Returns
     -------
@@ -136,11 +137,23 @@ def data_source(
     DownloadError
         When a known data set cannot be fetched.
     """
-    if isinstance(data, str) and data.startswith(_LOCAL):
-        data = Path(unquote(data.removeprefix(_LOCAL)))
     if not (isinstance(data, str) and (has_pattern(data) or is_url(data))):
         data = resolve_data(data, progress=progress)
-    return open_source(data, use_cut=use_cut, tell=progress.say)
+    saved = None if fresh else ShardIndexes(index_folder(), progress.say)
+    return open_source(data, use_cut=use_cut, tell=progress.say, saved=saved)
+
+
+def index_folder() -> Path:
+    """Return where is remembered what was read of tar shards.
+
+    Returns
+    -------
+    Path
+        ``featcache/shards`` in ``$XDG_CACHE_HOME``, else in ``~/.cache``; whoever
+        deletes it has all headers read once more.
+    """
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(caches).expanduser() / "featcache" / "shards"
 
 
 def recorded_source(address: str, progress: Progress) -> Source:

@@ -3,18 +3,20 @@
 import hashlib
 import os
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.core.blocks import Block, plan_blocks
 from featcache.core.catalog import DEFAULT_BACKBONE, IMAGENET, architecture
+from featcache.core.checks import one_of, require
 from featcache.core.errors import (
     BadImage,
     BadImagesError,
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 _KEPT_EVERY = 1024  # images: what an interrupted call loses at most
 _MOST_FILES = 16  # of one memo; more are merged into one
 
+OnBad = Literal["stop", "nan"]
+
 _PATHS = (str, bytes, os.PathLike)
 _building = threading.Lock()
 
@@ -57,6 +61,10 @@ class EmbedSpec:
     batch_size: int = 0  # images in one forward pass; 0: what suits the device
     workers: int = 0  # threads; 0: one per core
     cache: str | os.PathLike[str] | None = None  # folder of caches; None: keep nothing
+    on_error: OnBad = "stop"  # nan: the row of an image that cannot be used
+
+    def __post_init__(self) -> None:
+        require(self, on_error=one_of("stop", "nan"))
 
 
 def embed_images(images: Sequence[object], spec: EmbedSpec) -> Floats:
@@ -64,7 +72,7 @@ def embed_images(images: Sequence[object], spec: EmbedSpec) -> Floats:
 
     Parameters
     ----------
-    images : sequence of path, PIL.Image.Image or ndarray of uint8
+    images : sequence of path, binary file, PIL.Image.Image or ndarray of uint8
         n images; arrays (h, w), (h, w, 3) or (h, w, 4). A path that stands in it
         several times is read once.
     spec : EmbedSpec
@@ -74,6 +82,11 @@ def embed_images(images: Sequence[object], spec: EmbedSpec) -> Floats:
     -------
     ndarray of float32, shape (n, D)
         In the order of the images.
+
+    Warns
+    -----
+    UserWarning
+        When rows are NaN, for ``on_error="nan"``.
 
     Raises
     ------
@@ -183,7 +196,10 @@ class _Embedding:
                 for i, reason in sorted(part.reasons.items())
             ]
         if bad:
-            raise _bad_images(bad, len(first))
+            error = _bad_images(bad, len(first))
+            if self.spec.on_error == "stop":
+                raise error
+            warnings.warn(f"rows are NaN: {error}", stacklevel=4)
         return features if len(first) == len(images) else features[inverse]
 
     def _fill(self, part: _Part, numbers: Sequence[int]) -> None:

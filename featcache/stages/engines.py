@@ -1,110 +1,18 @@
-"""Engines: what computes the blocks of an extraction, here or in other processes."""
+"""The engine of this process: threads that compute the blocks of an extraction."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from featcache.core.blocks import Block
 from featcache.core.clock import Clock
-from featcache.core.layers import POOLED, Layer
-from featcache.core.locations import Location
 from featcache.core.progress import Progress
-from featcache.core.specs import AugmentSpec, Precision
-from featcache.core.text import plural
-from featcache.core.view_specs import TUTORIAL
-from featcache.stages.sources import WeightsSource
+from featcache.stages.tasks import Setting, Steps, tell_pieces
 from featcache.store.ledger import Ledger
-from featcache.store.reuse import Reuse
 from featcache.vision.assembly import assemble
 from featcache.vision.backbones import Backbone
 from featcache.vision.forward import bfloat16_gain
-from featcache.vision.pipeline import Extractor
-from featcache.vision.rows import BlockRows
+from featcache.vision.pipeline import Extractor, run_blocks
 from featcache.vision.weights import State
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What every engine has to know.
-
-    Parameters
-    ----------
-    source : WeightsSource
-        The weights, which also name the view.
-    precision : {"float32", "bfloat16"}
-        Of the network's arithmetic.
-    batch_size : int
-        Images in one forward pass; 0 for what suits the device.
-    workers : int
-        Threads of all devices together; 0 for what suits them.
-    expected : int
-        Images to come, for what pays in long runs only.
-    augment : AugmentSpec
-        How views beyond the first are drawn.
-    layer : str
-        Where features are taken.
-    """
-
-    source: WeightsSource
-    precision: Precision
-    batch_size: int
-    workers: int
-    expected: int
-    augment: AugmentSpec = TUTORIAL
-    layer: Layer = POOLED
-
-
-@dataclass(frozen=True, eq=False)
-class Work:
-    """One block to be computed.
-
-    Parameters
-    ----------
-    block : Block
-        Which rows of the cache.
-    rows : BlockRows
-        Filled in place.
-    files : sequence of Path or Member
-        The image of each row.
-    reuse : Reuse
-        What earlier caches know.
-    """
-
-    block: Block
-    rows: BlockRows
-    files: Sequence[Location]
-    reuse: Reuse
-
-
-class Engine(Protocol):
-    """Computes blocks, several at once; the caller writes them."""
-
-    pieces: Mapping[str, str]  # which implementations are in use, for provenance
-    device: str  # kind of device: cpu, cuda or mps
-    batch_size: int  # images in one forward pass, at most
-    threads: int  # that decode and compute
-    lanes: int  # blocks that are worth being in work at once
-    clock: Clock  # hears what each stage takes
-
-    def noting(self, ledger: Ledger) -> AbstractContextManager[None]:
-        """Return a context in which it is noted what is being decoded."""
-
-    def working(self) -> AbstractContextManager[None]:
-        """Return a context in which the calling thread works on a block."""
-
-    def compute(self, work: Work, alive: Callable[[], None]) -> bool:
-        """Compute the pending rows of a block.
-
-        ``alive`` raises once the work is to stop. False: a process died over this or
-        another block; its suspects are in the ledger, and the rows still pending.
-        """
-
-    def watch(self) -> None:
-        """Look after other processes, several times a second, on the main thread."""
-
-    def expel(self, slot: int) -> bool:
-        """End what has hung in a slot of the ledger; False where that cannot be."""
 
 
 class ThreadEngine:
@@ -124,7 +32,7 @@ class ThreadEngine:
         self.device = extractor.device
         self.batch_size = extractor.batch_size
         self.clock = extractor.clock
-        self.threads = self.lanes = workers
+        self.threads = workers
 
     @contextmanager
     def noting(self, ledger: Ledger) -> Iterator[None]:
@@ -143,39 +51,30 @@ class ThreadEngine:
         self._ledger = ledger
         yield
 
-    def working(self) -> AbstractContextManager[None]:
-        """Return a context in which the calling thread works on a block.
-
-        Returns
-        -------
-        context manager
-            It counts the thread's processor time.
-        """
-        return self.clock.worker()
-
-    def compute(self, work: Work, alive: Callable[[], None]) -> bool:
-        """Compute the pending rows of a block, on the calling thread.
+    def run(self, blocks: Iterable[Block], steps: Steps) -> None:
+        """Compute blocks, each on one thread.
 
         Parameters
         ----------
-        work : Work
-            The block.
-        alive : callable
-            Raises when the work is to stop.
-
-        Returns
-        -------
-        bool
-            True.
+        blocks : iterable of Block
+            Taken one by one.
+        steps : Steps
+            What is done before and after.
         """
-        self._extractor.fill(
-            work.rows,
-            work.files,
-            lookup=work.reuse.lookup,
-            alive=alive,
-            decoding=lambda row: self._ledger.decoding(work.block.start + row),
-        )
-        return True
+
+        def work(block: Block, alive: Callable[[], None]) -> None:
+            with self.clock.worker():
+                task = steps.prepare(block)
+                self._extractor.fill(
+                    task.rows,
+                    task.files,
+                    lookup=task.reuse.lookup,
+                    alive=alive,
+                    decoding=lambda row: self._ledger.decoding(block.start + row),
+                )
+                steps.finish(task)
+
+        run_blocks(blocks, work, self.threads, steps.watch)
 
     def watch(self) -> None:
         """Do nothing: there is no other process."""
@@ -232,37 +131,6 @@ def build_extractor(
         expected=setting.expected,
         clock=clock,
         augment=setting.augment,
-    )
-
-
-def tell_pieces(
-    pieces: Mapping[str, str],
-    batch_size: int,
-    threads: int,
-    progress: Progress,
-    place: str = "",
-) -> None:
-    """Tell those who asked for more which pieces are in use.
-
-    Parameters
-    ----------
-    pieces : mapping of str to str
-        Names and what they are.
-    batch_size : int
-        Images in one forward pass.
-    threads : int
-        That decode and compute.
-    progress : Progress
-        Hears a line for each piece.
-    place : str
-        The device, where there are several.
-    """
-    before = f"{place} " if place else ""
-    for name, piece in pieces.items():
-        progress.detail(f"{before}{name}: {piece}")
-    batch = plural(batch_size, "image")
-    progress.detail(
-        f"{before}work: {plural(threads, 'thread')}, {batch} in a forward pass"
     )
 
 

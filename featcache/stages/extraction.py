@@ -119,8 +119,14 @@ def extract(  # noqa: PLR0913 - the command's options
     require_layer(layer)
     check_views(views, decoder)
     how = spec or ExtractSpec()
+    if how.engine == "ray":
+        from featcache.stages.cluster.connection import require_cluster
+
+        require_cluster(how.address)
     place = None if shard is None else place_of(shard)
-    images = data_source(data, progress=progress, use_cut=how.on_error == "skip")
+    images = data_source(
+        data, progress=progress, use_cut=how.on_error == "skip", fresh=how.rehash
+    )
     with clock.stage("scan"):
         manifest = images.scan()
     progress.say(manifest.describe())

@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featcache.core.blocks import Block, plan_blocks
 from featcache.core.clock import Clock
-from featcache.core.errors import CacheError, Interrupted, bad_images_error
+from featcache.core.errors import CacheError, DataError, Interrupted, bad_images_error
 from featcache.core.layers import Layer
 from featcache.core.manifest import Manifest
 from featcache.core.progress import Progress
@@ -22,8 +22,8 @@ from featcache.core.specs import (
     FeatureSpec,
     Precision,
 )
-from featcache.core.text import shown
-from featcache.stages.devices import beside_others, device_list
+from featcache.core.text import listed, shown
+from featcache.stages.devices import beside_others
 from featcache.stages.outcome import bad_images, tell_size
 from featcache.stages.plans import Found, decide, examine, mismatch, usable_rows
 from featcache.stages.provenance import describe_run
@@ -37,7 +37,7 @@ from featcache.store.reuse import Reuse
 from featcache.store.writer import CacheWriter, create, old_path, partial_path
 
 if TYPE_CHECKING:
-    from featcache.stages.engines import Engine
+    from featcache.stages.tasks import Engine
     from featcache.vision.weights import State
 
 
@@ -202,7 +202,6 @@ class Job:
     ) -> int:
         """Compute what is missing and give the cache its final name."""
         from featcache.stages.filling import Filler, Tally, unfinished
-        from featcache.vision.pipeline import run_blocks
 
         usable = [f.cache for f in found if f.state in ("same", "changed")]
         sources = [cache for cache in usable if cache is not None]
@@ -214,7 +213,8 @@ class Job:
             todo = unfinished(blocks, begun)
             filler = Filler(self.manifest, writer, engine, reuse, begun, tally, ledger)
             with self._reporting(todo):
-                run_blocks(todo, filler, engine.lanes, filler.watch)
+                engine.run(todo, filler)
+            self._require_unchanged()
             if tally.bad and self.how.on_error == "stop":
                 raise bad_images_error(tally.bad, len(self.manifest))
             if len(tally.bad) == len(self.manifest):
@@ -225,6 +225,18 @@ class Job:
             writer.finish(self.target)
         old_path(self.target).unlink(missing_ok=True)
         return tally.computed
+
+    def _require_unchanged(self) -> None:
+        """Refuse features of bytes whose labels were read before they changed."""
+        from featcache.vision.reading import changed_files
+
+        changed = changed_files(self.manifest)
+        if changed:
+            raise DataError(
+                f"{listed(map(shown, changed), 3)} changed while images were read, "
+                "whose labels may be those of others now; run the same command again: "
+                "what is known is not computed again"
+            )
 
     @contextmanager
     def _reporting(self, todo: Sequence[Block]) -> Iterator[None]:
@@ -246,12 +258,12 @@ class Job:
 
     @contextmanager
     def _engine(self, wanted: FeatureSpec, done: int) -> Iterator["Engine"]:
-        """Make ready what computes: this process, or one for each of the devices."""
+        """Make ready what computes."""
         with self.clock.stage("start"):
-            from featcache.stages.engines import Setting, one_device
+            from featcache.stages.staffing import Staff
+            from featcache.stages.tasks import Setting
 
         how = self.how if self.shard is None else beside_others(self.how)
-        devices = device_list(how.device)
         setting = Setting(
             source=self.source,
             precision=self.precision,
@@ -261,21 +273,7 @@ class Job:
             augment=wanted.augment,
             layer=wanted.layer,
         )
-        clock, progress = self.clock, self.progress
-        with ExitStack() as stack:
-            with clock.stage("start"):
-                if len(devices) == 1:
-                    state = self._tensors()
-                    engine: Engine = one_device(
-                        devices[0], setting, state, clock, progress
-                    )
-                else:
-                    from featcache.stages.crew import Crew
-
-                    self.state = None  # the others read the weights for themselves
-                    crew = Crew(devices, setting, wanted, clock, progress)
-                    stack.callback(crew.close)
-                    crew.start()
-                    engine = crew
+        staff = Staff(how, setting, wanted, self.clock, self.progress)
+        with staff.engine(self.state, self.manifest) as engine:
             self.built = engine
             yield engine

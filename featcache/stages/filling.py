@@ -1,9 +1,8 @@
 """Filling a cache: every block that is not done yet, on threads."""
 
-import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +15,14 @@ from featcache.core.status import Status
 from featcache.core.text import shown
 from featcache.core.timing import Timing
 from featcache.core.viewed import view_counts
-from featcache.stages.engines import Engine, Work
+from featcache.stages.suspects import try_suspects
+from featcache.stages.tasks import Engine, Files, Work
+from featcache.store.checking import unsound
 from featcache.store.ledger import Ledger
 from featcache.store.reader import FeatureCache
 from featcache.store.reuse import Reuse
 from featcache.store.writer import CacheWriter
-from featcache.vision.isolation import SECONDS, suspicion
-from featcache.vision.reading import read_bytes
+from featcache.vision.isolation import SECONDS
 from featcache.vision.rows import BlockRows
 
 _OFTEN = 10.0  # seconds between two reports
@@ -109,15 +109,19 @@ def unfinished(blocks: Iterable[Block], begun: FeatureCache | None) -> list[Bloc
         Those whose bytes do not match their digest, and those with an image that
         could not be used: what stood in the way may be gone.
     """
+    blocks = list(blocks)
     if begun is None:
-        return list(blocks)
+        return blocks
     settled = np.isin(begun.status, _SETTLED)
-    return [b for b in blocks if not settled[b.rows].all() or not begun.sound(b)]
+    whole = [block for block in blocks if settled[block.rows].all()]
+    kept = {block.index for block in whole}
+    kept -= {block.index for block in unsound(whole, begun.sound)}
+    return [block for block in blocks if block.index not in kept]
 
 
 @dataclass(frozen=True, eq=False)
 class Filler:
-    """Computes and writes one block at a time; threads share it.
+    """Prepares and writes one block at a time; threads share it.
 
     Parameters
     ----------
@@ -145,15 +149,49 @@ class Filler:
     tally: Tally
     ledger: Ledger
 
-    def __call__(self, block: Block, alive: Callable[[], None]) -> None:
-        """Compute and write a block.
+    def prepare(self, block: Block) -> Work:
+        """Return the rows of a block, with what is known of them filled in.
 
         Parameters
         ----------
         block : Block
             Which rows.
-        alive : callable
-            Raises when the work is to stop.
+
+        Returns
+        -------
+        Work
+            Rows that are still pending have to be computed.
+        """
+        header = self.writer.header
+        spec = header.spec
+        shape = spec.row_shape(header.embed_dim)
+        counts = view_counts(self.manifest.splits[block.rows], spec.views)
+        rows = BlockRows.pending(block.size, shape, spec.dtype, counts)
+        self._take_over(block, rows)
+        self.reuse.prefill(block, rows.features, rows.digests, rows.status)
+        work = Work(block, rows, Files(self.manifest, block), self.reuse)
+        self.quarantine(work)
+        return work
+
+    def quarantine(self, work: Work) -> None:
+        """Try what was being decoded when a process died in one of its own.
+
+        Parameters
+        ----------
+        work : Work
+            The guilty among its rows are marked.
+        """
+        block, view = work.block, self.writer.header.spec.view
+        numbers = range(block.start, block.stop)
+        try_suspects(work.rows, work.files, numbers, self.ledger.suspects, view)
+
+    def finish(self, work: Work) -> None:
+        """Check and write the rows of a block.
+
+        Parameters
+        ----------
+        work : Work
+            Computed.
 
         Raises
         ------
@@ -162,27 +200,11 @@ class Filler:
         NumericError
             When features are not finite.
         """
-        with self.engine.working():
-            rows = self._computed(block, alive)
-            with self.engine.clock.stage("write"):
-                self.writer.write(block, rows.features, rows.digests, rows.status)
-        self.tally.add(block, rows)
-
-    def _computed(self, block: Block, alive: Callable[[], None]) -> BlockRows:
-        header = self.writer.header
-        spec = header.spec
-        shape = spec.row_shape(header.embed_dim)
-        counts = view_counts(self.manifest.splits[block.rows], spec.views)
-        rows = BlockRows.pending(block.size, shape, spec.dtype, counts)
-        self._take_over(block, rows)
-        self.reuse.prefill(block, rows.features, rows.digests, rows.status)
-        files = [self.manifest.file(i) for i in range(block.start, block.stop)]
-        work = Work(block, rows, files, self.reuse)
-        self._quarantine(work)
-        while not self.engine.compute(work, alive):
-            self._quarantine(work)
+        block, rows = work.block, work.rows
         self._check_finite(block, rows)
-        return rows
+        with self.engine.clock.stage("write"):
+            self.writer.write(block, rows.features, rows.digests, rows.status)
+        self.tally.add(block, rows)
 
     def watch(self) -> None:
         """Look after processes and decoders that never return; tell how it goes.
@@ -214,20 +236,6 @@ class Filler:
         for row in kept.tolist():
             if rows.status[row] == Status.QUARANTINED:
                 rows.reasons[row] = Status.QUARANTINED.reason
-
-    def _quarantine(self, work: Work) -> None:
-        """Try what was in work when a process died in one of its own."""
-        rows, files = work.rows, work.files
-        for index in self.ledger.suspects:
-            row = index - work.block.start
-            if not 0 <= row < work.block.size or rows.status[row] != Status.PENDING:
-                continue
-            reason = suspicion(files[row], self.writer.header.spec.view)
-            if reason is not None:
-                rows.status[row] = Status.QUARANTINED
-                rows.reasons[row] = reason
-                digest = hashlib.sha256(read_bytes(files[row])).digest()
-                rows.digests[row] = np.frombuffer(digest, np.uint8)
 
     def _check_finite(self, block: Block, rows: BlockRows) -> None:
         wrong = np.flatnonzero((rows.status == Status.OK) & ~rows.finite())

@@ -18,7 +18,7 @@ from featcache.core.timing import Timing
 from featcache.store.table import FeatureTable
 
 if TYPE_CHECKING:
-    from featcache.stages.engines import Engine
+    from featcache.stages.tasks import Engine
 
 
 def outcome(

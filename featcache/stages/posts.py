@@ -2,14 +2,13 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from featcache.core.machine import CHILD, cores
+from featcache.core.machine import ALLOCATOR, CHILD, cores
 from featcache.core.specs import FeatureSpec
-from featcache.stages.engines import Setting
-from featcache.stages.worker import Job
+from featcache.stages.jobs import Job
+from featcache.stages.tasks import Setting
 from featcache.store.ledger import SLOTS
-from featcache.vision.cuda import LANES
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -26,11 +25,14 @@ class Post:
         What the worker is told first.
     slots : range
         Its lines of the ledger.
+    tensors : bytes
+        The weights, where the worker is not to read them from their file.
     """
 
     place: str
     job: Job
     slots: range
+    tensors: bytes = field(default=b"", repr=False)
 
     def environment(self) -> dict[str, str]:
         """Return the environment of the worker's process.
@@ -40,7 +42,8 @@ class Post:
         dict of str to str
             In which a GPU is the only one, so that nothing is kept on another.
         """
-        found = {k: v for k, v in os.environ.items() if k != CHILD}
+        found = {**ALLOCATOR, **os.environ}
+        found.pop(CHILD, None)
         if self.place.startswith("cuda:"):
             number = int(self.place.removeprefix("cuda:"))
             visible = [name for name in found.get(_VISIBLE, "").split(",") if name]
@@ -48,7 +51,12 @@ class Post:
         return found
 
 
-def assign(devices: Sequence[str], setting: Setting, wanted: FeatureSpec) -> list[Post]:
+def assign(
+    devices: Sequence[str],
+    setting: Setting,
+    wanted: FeatureSpec,
+    tensors: bytes = b"",
+) -> list[Post]:
     """Divide the work between devices.
 
     Parameters
@@ -59,6 +67,9 @@ def assign(devices: Sequence[str], setting: Setting, wanted: FeatureSpec) -> lis
         What to compute; its workers are divided, and each device has at least one.
     wanted : FeatureSpec
         The features' identity.
+    tensors : bytes
+        The weights, as `featcache.vision.weights.packed` gives them; without them,
+        each process reads the file.
 
     Returns
     -------
@@ -72,6 +83,8 @@ def assign(devices: Sequence[str], setting: Setting, wanted: FeatureSpec) -> lis
         gpu = device.startswith("cuda:")
         threads = ((setting.workers or cores()) + index) // number or 1
         if gpu and not setting.workers:
+            from featcache.vision.cuda import LANES  # imports torch
+
             threads += LANES  # that wait there: as many more keep the cores decoding
         job = Job(
             backbone=source.backbone,
@@ -88,7 +101,9 @@ def assign(devices: Sequence[str], setting: Setting, wanted: FeatureSpec) -> lis
             expected=setting.expected // number,
             views=wanted.views,
             augment=wanted.augment.to_json(),
+            shipped=len(tensors),
         )
         place = device if gpu else f"{device} {index + 1}"
-        found.append(Post(place, job, range(index * slots, (index + 1) * slots)))
+        own = range(index * slots, (index + 1) * slots)
+        found.append(Post(place, job, own, tensors))
     return found

@@ -66,7 +66,7 @@ class Worker:
         self._process = _started(post)
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        self._send(post.job.line())
+        self._send(post.job.line() + post.tensors)
 
     @property
     def load(self) -> float:
@@ -169,7 +169,7 @@ class Worker:
 
     def _hear(self, message: Mapping[str, Any], read: Callable[[int], bytes]) -> None:
         if "error" in message:
-            self.failure = _rebuilt(message, self.post.place)
+            self.failure = rebuilt(message, self.post.place)
         elif "ready" in message:
             self.ready.set_result(message["ready"])
         else:
@@ -218,12 +218,26 @@ def _line(message: Mapping[str, Any]) -> bytes:
     return json.dumps(message).encode() + b"\n"
 
 
-def _rebuilt(message: Mapping[str, Any], place: str) -> Exception:
-    """Return the error that a worker has told of, with its device."""
+def rebuilt(message: Mapping[str, Any], place: str) -> Exception:
+    """Return the error that a worker has told of, with its place.
+
+    Parameters
+    ----------
+    message : mapping
+        ``error``, a class of featcache's or nothing, and ``text``.
+    place : str
+        Device or machine.
+
+    Returns
+    -------
+    Exception
+        To be raised.
+    """
     if not message["error"]:
         return RuntimeError(f"the process on {place} failed:\n{message['text']}")
     kind = getattr(errors, message["error"], FeatcacheError)
-    return kind(f"{place}: {message['text']}")
+    found: Exception = kind(f"{place}: {message['text']}")
+    return found
 
 
 def ending(returncode: int) -> str:

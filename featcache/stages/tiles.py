@@ -11,6 +11,7 @@ from typing import Any
 import numpy.typing as npt
 
 from featcache.core.changes import rows_by_path
+from featcache.core.errors import UnreachableError
 from featcache.core.locations import Location
 from featcache.core.manifest import Manifest
 from featcache.core.progress import SILENT, Progress
@@ -243,5 +244,5 @@ def file_tile(
         if longest is None:
             return Tile(decode_view(data, view))
         return Tile(thumbnail(data, view, longest))
-    except UnusableImageError as error:
+    except (UnusableImageError, UnreachableError) as error:
         return Tile(None, str(error))

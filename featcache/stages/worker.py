@@ -1,8 +1,9 @@
 """A worker: a process that computes blocks for another one, on one device.
 
 Run as ``python -m featcache.stages.worker``. It knows nothing of the cache: on stdin
-come lines of JSON, first the `Job`, then ``{"ledger", "first", "stop"}``, then blocks,
-``{"number", "rows", "files", "views"}``; on stdout go ``{"ready"}`` once and an answer
+come lines of JSON, first the `Job`, with the weights behind it where they are shipped,
+then ``{"ledger", "first", "stop"}``, then blocks, ``{"number", "rows", "files",
+"views"}``; on stdout go ``{"ready"}`` once and an answer
 for each block: a line of JSON, and the bytes of its features, digests and status behind
 it. It ends when stdin does, however its parent has ended.
 """
@@ -16,7 +17,7 @@ import threading
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,104 +25,17 @@ import numpy as np
 
 from featcache.core.clock import Clock
 from featcache.core.errors import FeatcacheError, WeightsError
-from featcache.core.layers import Layer, row_size
+from featcache.core.layers import row_size
 from featcache.core.locations import location_from_json
 from featcache.core.machine import end_with_parent
-from featcache.core.specs import AugmentSpec, FeatureDtype, Precision, ViewSpec
-from featcache.core.text import shown
-from featcache.stages.engines import Setting, build_extractor
-from featcache.stages.sources import WeightsSource
+from featcache.stages.engines import build_extractor
+from featcache.stages.jobs import COLUMNS, Job
 from featcache.store.ledger import Slots
 from featcache.vision.pipeline import Extractor, one_core_each
 from featcache.vision.rows import BlockRows
-from featcache.vision.weights import state_sha256
-
-COLUMNS = ("features", "digests", "status")  # in the order of an answer's bytes
+from featcache.vision.weights import state_sha256, unpacked
 
 _Lines = queue.SimpleQueue[bytes]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What one worker is to do, as JSON carries it.
-
-    Parameters
-    ----------
-    backbone : str
-        Name in the catalog.
-    weights : str or None
-        The file; None for random weights.
-    seed : int
-        Of random weights.
-    weights_sha256 : str
-        Of the tensors that the file has to hold.
-    view : mapping
-        As `ViewSpec.to_json` gives it.
-    layer : str
-        Where features are taken.
-    precision : {"float32", "bfloat16"}
-        Of the network's arithmetic.
-    dtype : {"float32", "float16"}
-        Of the features in an answer.
-    device : str
-        One device, as this process names it.
-    batch_size : int
-        Images in one forward pass; 0 for what suits the device.
-    threads : int
-        How many blocks are worked on at once.
-    expected : int
-        Images to come, more or less.
-    views : int
-        V, how many views a row has room for.
-    augment : mapping
-        As `AugmentSpec.to_json` gives it.
-    """
-
-    backbone: str
-    weights: str | None
-    seed: int
-    weights_sha256: str
-    view: Mapping[str, Any]
-    layer: Layer
-    precision: Precision
-    dtype: FeatureDtype
-    device: str
-    batch_size: int
-    threads: int
-    expected: int
-    views: int
-    augment: Mapping[str, Any]
-
-    def line(self) -> bytes:
-        """Return the job as the first line of the protocol.
-
-        Returns
-        -------
-        bytes
-            JSON in ASCII: undecodable bytes of a path are escaped surrogates.
-        """
-        return json.dumps(asdict(self)).encode() + b"\n"
-
-    def setting(self) -> Setting:
-        """Return what an engine has to know.
-
-        Returns
-        -------
-        Setting
-            With the weights' file, not read yet.
-        """
-        file = None if self.weights is None else Path(self.weights)
-        name = shown(self.weights or self.backbone)
-        view = ViewSpec.from_json(self.view)
-        return Setting(
-            source=WeightsSource(self.backbone, name, view, "", file, self.seed),
-            precision=self.precision,
-            batch_size=self.batch_size,
-            workers=self.threads,
-            expected=self.expected,
-            augment=AugmentSpec.from_json(self.augment),
-            layer=self.layer,
-        )
 
 
 class _Voice:
@@ -153,9 +67,11 @@ def main() -> None:
     voice = _Voice(_own_stdout())
     end_with_parent(getattr(signal, "SIGKILL", signal.SIGTERM))
     lines: _Lines = queue.SimpleQueue()
+    job = Job(**json.loads(sys.stdin.buffer.readline() or os._exit(0)))
+    tensors = sys.stdin.buffer.read(job.shipped)
     threading.Thread(target=_listen, args=(lines,), daemon=True).start()
     try:
-        _work(lines, voice)
+        _work(job, tensors, lines, voice)
     except BaseException as error:
         voice.fail(error)
 
@@ -177,10 +93,9 @@ def _listen(lines: _Lines) -> None:
     os._exit(0)
 
 
-def _work(lines: _Lines, voice: _Voice) -> None:
-    job = Job(**json.loads(lines.get()))
+def _work(job: Job, tensors: bytes, lines: _Lines, voice: _Voice) -> None:
     clock = Clock()
-    extractor = _extractor(job, clock)
+    extractor = _extractor(job, tensors, clock)
     clock.take()  # the parent counts the start
     ready = {"pieces": dict(extractor.pieces), "batch_size": extractor.batch_size}
     voice.say({"ready": {**ready, "device": extractor.device}})
@@ -195,9 +110,9 @@ def _work(lines: _Lines, voice: _Voice) -> None:
             thread.join()  # never: the process ends when stdin does
 
 
-def _extractor(job: Job, clock: Clock) -> Extractor:
+def _extractor(job: Job, tensors: bytes, clock: Clock) -> Extractor:
     setting = job.setting()
-    state = setting.source.load()
+    state = unpacked(tensors) if job.shipped else setting.source.load()
     if state_sha256(state) != job.weights_sha256:
         raise WeightsError(
             f"{setting.source.name} has changed since the extraction began; run the "

@@ -40,7 +40,7 @@ class Column:
     @property
     def nbytes(self) -> int:
         """Length in bytes."""
-        return self.dtype.itemsize * int(np.prod(self.shape, dtype=object))
+        return self.dtype.itemsize * math.prod(self.shape)
 
     def row_offset(self, row: int) -> int:
         """Return the position of a row in the file.
@@ -55,7 +55,7 @@ class Column:
         int
             Bytes from the start of the file.
         """
-        width = self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=object))
+        width = self.dtype.itemsize * math.prod(self.shape[1:])
         return self.offset + row * width
 
 

@@ -42,11 +42,11 @@ class Reuse:
         self._sound: dict[tuple[int, int], bool] = {}
         self._lock = threading.Lock()
         self._digests = [_sorted_digests(s) for s in sources]
-        n = len(manifest)
+        n = len(manifest) if sources else 0  # 18 bytes for each
         self._source = np.full(n, -1, np.int16)
         self._row = np.zeros(n, np.int64)
         views = sources[0].spec.views if sources else 1
-        self._counts = view_counts(manifest.splits, views)
+        self._counts = view_counts(manifest.splits[:n], views)
         if not rehash:
             for number, source in enumerate(sources):
                 self._match(number, source, manifest)
@@ -72,9 +72,10 @@ class Reuse:
         features, digests, status : ndarray
             The block's rows; filled in place.
         """
-        for at, index in enumerate(range(block.start, block.stop)):
+        for at in np.flatnonzero(self._source[block.rows] >= 0).tolist():
+            index = block.start + at
             number, row = int(self._source[index]), int(self._row[index])
-            if number >= 0 and self._is_sound(number, row):
+            if self._is_sound(number, row):
                 columns = self._sources[number].columns
                 known, count = columns["features"][row], int(self._counts[index])
                 if adopt(features[at], known, count):

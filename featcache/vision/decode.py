@@ -71,6 +71,27 @@ def read_file(place: Location) -> bytes:
         raise UnusableImageError(
             Status.UNREADABLE, f"cannot be read: {reason}"
         ) from None
+    return sized(data)
+
+
+def sized(data: bytes) -> bytes:
+    """Return the bytes of a file of a size that an image may have.
+
+    Parameters
+    ----------
+    data : bytes
+        The first ``MAX_FILE_BYTES + 1`` of a file, or all.
+
+    Returns
+    -------
+    bytes
+        The same.
+
+    Raises
+    ------
+    UnusableImageError
+        When there is none, or more than 1 GiB.
+    """
     if not data:
         raise UnusableImageError(Status.NOT_AN_IMAGE, "the file is empty")
     if len(data) > MAX_FILE_BYTES:

@@ -1,4 +1,4 @@
-"""Images that are in memory: pictures and arrays as the bytes of a lossless file.
+"""Images that are in memory: open files, pictures and arrays, as the bytes of a file.
 
 So they have a sha256, and go the one way that every image goes: through `decode`.
 """
@@ -13,8 +13,12 @@ from PIL import Image, ImageOps
 from featcache.core.errors import DataError
 from featcache.core.specs import Exif
 from featcache.core.status import Status, UnusableImageError
+from featcache.vision.decode import MAX_FILE_BYTES, sized
 
-_EXPECTED = "a path, a PIL image, or a uint8 array (h, w), (h, w, 3) or (h, w, 4)"
+_EXPECTED = (
+    "a path, a binary file, a PIL image, or a uint8 array (h, w), (h, w, 3) or "
+    "(h, w, 4)"
+)
 
 
 def picture_bytes(picture: Image.Image, exif: Exif) -> bytes:
@@ -79,20 +83,51 @@ def array_bytes(pixels: npt.NDArray[Any]) -> bytes:
     return b"P%d %d %d 255\n" % (kind, width, height) + seen.tobytes()
 
 
-def image_bytes(image: object, exif: Exif) -> bytes:
-    """Return an image in memory as a lossless file.
+def file_bytes(file: io.IOBase) -> bytes:
+    """Return all that an open file holds.
 
     Parameters
     ----------
-    image : PIL.Image.Image or array-like of uint8
-        See `picture_bytes` and `array_bytes`.
+    file : binary file
+        Read from its beginning, wherever it stands.
+
+    Returns
+    -------
+    bytes
+        As a file on disk would have them.
+
+    Raises
+    ------
+    UnusableImageError
+        When it cannot be read, is empty, or is above 1 GiB.
+    DataError
+        When it is a file of text.
+    """
+    try:
+        file.seek(0)
+        data = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        reason = f"cannot be read: {error}"
+        raise UnusableImageError(Status.UNREADABLE, reason) from None
+    if not isinstance(data, bytes):
+        raise DataError(f"a file of text is no image; expected {_EXPECTED}")
+    return sized(data)
+
+
+def image_bytes(image: object, exif: Exif) -> bytes:
+    """Return an image in memory as a file: its own, or a lossless one.
+
+    Parameters
+    ----------
+    image : binary file, PIL.Image.Image or array-like of uint8
+        See `file_bytes`, `picture_bytes` and `array_bytes`.
     exif : {"apply", "ignore"}
         Of pictures.
 
     Returns
     -------
     bytes
-        Equal for equal pixels.
+        Equal for equal files, and for equal pixels.
 
     Raises
     ------
@@ -101,6 +136,8 @@ def image_bytes(image: object, exif: Exif) -> bytes:
     DataError
         When it is no image.
     """
+    if isinstance(image, io.IOBase):
+        return file_bytes(image)
     if isinstance(image, Image.Image):
         return picture_bytes(image, exif)
     if not hasattr(image, "__array__"):

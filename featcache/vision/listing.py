@@ -149,13 +149,14 @@ def unreadable(path: bytes, error: OSError) -> DataError:
 
 
 def _kind(entry: os.DirEntry[bytes]) -> str:
-    if entry.name.startswith(b"."):
+    name = entry.name
+    if name.startswith(b"."):
         return f"hidden {FOLDER if entry.is_dir(follow_symlinks=False) else 'file'}"
     try:
         if entry.is_file():
-            return _kind_of_file(entry.name)
+            return _kind_of_file(name)
         if entry.is_dir():
-            return "__MACOSX folder" if entry.name == b"__MACOSX" else FOLDER
+            return "__MACOSX folder" if name == b"__MACOSX" else FOLDER
         entry.stat()  # raises when there is nothing
     except OSError as error:
         if error.errno not in _NOWHERE:
@@ -165,7 +166,8 @@ def _kind(entry: os.DirEntry[bytes]) -> str:
 
 
 def _kind_of_file(name: bytes) -> str:
-    suffix = name[name.rfind(b".") :].lower() if b"." in name else b""
+    _, dot, ending = name.rpartition(b".")
+    suffix = (dot + ending).lower() if dot else b""
     if suffix in IMAGE_SUFFIXES:
         return IMAGE
     letters = suffix[1:]

@@ -23,6 +23,7 @@ from featcache.core.specs import AugmentSpec, ViewSpec
 from featcache.core.status import Status, UnusableImageError
 from featcache.core.view_specs import TUTORIAL
 from featcache.core.viewed import adopt
+from featcache.vision.ahead import Read, reading
 from featcache.vision.decode import read_file
 from featcache.vision.forward import Embed
 from featcache.vision.rows import BlockRows
@@ -103,25 +104,29 @@ class Extractor:
             From a row to a context in which its bytes are decoded.
         """
         batch: list[Waiting] = []
-        for row in np.flatnonzero(rows.status == Status.PENDING).tolist():
-            alive()
-            with decoding(row):
-                views = self._views(rows, row, files[row], lookup)
-            batch += [(row, view, pixels) for view, pixels in enumerate(views)]
-            while len(batch) >= self.batch_size:
-                self._forward(rows, batch[: self.batch_size])
-                batch = batch[self.batch_size :]
+        pending = np.flatnonzero(rows.status == Status.PENDING).tolist()
+        with reading(read_file, [files[row] for row in pending]) as reads:
+            for row in pending:
+                alive()
+                with self.clock.stage("read"):
+                    read = next(reads)  # outside of decoding: a store may be slow
+                with decoding(row):
+                    views = self._views(rows, row, read, lookup)
+                batch += [(row, view, pixels) for view, pixels in enumerate(views)]
+                while len(batch) >= self.batch_size:
+                    self._forward(rows, batch[: self.batch_size])
+                    batch = batch[self.batch_size :]
         if batch:
             self._forward(rows, batch)
 
     def _views(
-        self, rows: BlockRows, row: int, file: Location, lookup: Lookup
+        self, rows: BlockRows, row: int, read: Read, lookup: Lookup
     ) -> Sequence[Pixels | bytes]:
         """Return what has to go through the network for a row: nothing or all."""
         count = int(rows.counts[row])
         try:
             with self.clock.stage("read"):
-                data = read_file(file)
+                data = read()
                 digest = hashlib.sha256(data).digest()
             rows.digests[row] = np.frombuffer(digest, np.uint8)
             known = lookup(digest)

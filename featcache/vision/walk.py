@@ -66,10 +66,11 @@ class _Collector:
         self._sizes, self._mtimes_ns = array("q"), array("q")
 
     def add(self, path: bytes, status: os.stat_result) -> None:
-        self._names.append(path)
+        names = self._names
+        names.append(path)
         self._sizes.append(status.st_size)
         self._mtimes_ns.append(status.st_mtime_ns)
-        if len(self._names) == _CHUNK:
+        if len(names) == _CHUNK:
             self._pack()
 
     def _pack(self) -> None:
@@ -124,16 +125,17 @@ def walk(
             ignored["repeated folder"] += 1
             continue
         seen.add(identity)
+        below = folder + b"/"
         for kind, entry in listing(inside(root, folder)):
-            path = folder + b"/" + entry.name
-            if kind == FOLDER:
-                heapq.heappush(pending, (entry.is_symlink(), path))
-            elif kind != IMAGE:
-                ignored[kind] += 1
-            elif (status := _status(entry)) is None:
-                ignored["vanished file"] += 1
+            if kind == IMAGE:
+                if (status := _status(entry)) is None:
+                    ignored["vanished file"] += 1
+                else:
+                    found.add(below + entry.name, status)
+            elif kind == FOLDER:
+                heapq.heappush(pending, (entry.is_symlink(), below + entry.name))
             else:
-                found.add(path, status)
+                ignored[kind] += 1
     return found.rows()
 
 

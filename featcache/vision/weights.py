@@ -151,6 +151,42 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def packed(state: Mapping[str, Tensor]) -> bytes:
+    """Return weights as the bytes of a safetensors file.
+
+    Parameters
+    ----------
+    state : mapping of str to tensor of float32
+        The tensors of a backbone.
+
+    Returns
+    -------
+    bytes
+        For another process, on whatever machine.
+    """
+    from safetensors.torch import save
+
+    return save({name: tensor.contiguous() for name, tensor in state.items()})
+
+
+def unpacked(data: bytes) -> State:
+    """Return the weights that `packed` made bytes of.
+
+    Parameters
+    ----------
+    data : bytes
+        From a process of ours; `state_sha256` of them is compared afterwards.
+
+    Returns
+    -------
+    dict of str to tensor of float32
+        Equal tensors.
+    """
+    from safetensors.torch import load
+
+    return load(data)
+
+
 def _counts(name: str) -> bool:
     return not name.startswith(_HEAD) and not name.endswith(_UNUSED)
 

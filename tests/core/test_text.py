@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featcache.core.text import closest, listed, plural, shown, size
+from featcache.core.text import closest, listed, plural, shown, size, without_secrets
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=30)
 
@@ -98,3 +98,29 @@ def test_closest(name, expected):
 def test_size(count, expected):
     """Three digits and the unit that makes them readable."""
     assert size(count) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("s3://KEY:SEC/RET@b/x", "s3://***@b/x"),
+        ("s3:/KEY:SECRET@b/x", "s3:/***@b/x"),  # as a path has it
+        ("https://TOKEN@h/x", "https://***@h/x"),
+        ("https://h/x?X-Amz-Credential=a/b&s=1", "https://h/x?***"),
+        ("zip://x.tar::s3://me:pw@b/x", "zip://***@b/x"),
+        ("no s3://u:p@h/x, nor s3://h/y", "no s3://***@h/x, nor s3://h/y"),
+        *(
+            (plain, plain)
+            for plain in (
+                "s3://host:9000/me@here/x.tar",
+                "s3://b/what?.jpg",
+                "s3://b/split=a/x?.tar",
+                "C:/a@b",
+                "me@here.jpg",
+            )
+        ),
+    ],
+)
+def test_no_secret_of_a_url_is_shown(text, expected):
+    """Credentials and queries; other signs stay what they are."""
+    assert shown(text) == without_secrets(text) == expected

@@ -189,18 +189,18 @@ def test_a_worker_sees_its_own_gpu_alone(monkeypatch, visible, expected):
     assert not set(first.slots) & set(second.slots)
 
 
-def posts(*devices, workers=1, sha="0" * 64):
+def posts(*devices, workers=1, sha="0" * 64, tensors=b""):
     """Assign work with random weights to devices."""
-    from featcache.stages.engines import Setting
     from featcache.stages.posts import assign
     from featcache.stages.sources import find_weights
+    from featcache.stages.tasks import Setting
 
     source = find_weights("resnet18", "random:0")
     setting = Setting(
         source=source, precision="float32", batch_size=0, workers=workers, expected=20
     )
     wanted = FeatureSpec(backbone="resnet18", weights_sha256=sha, view=source.view)
-    return assign(devices, setting, wanted)
+    return assign(devices, setting, wanted, tensors)
 
 
 @pytest.mark.slow
@@ -211,6 +211,25 @@ def test_weights_that_have_changed_are_refused_by_the_worker(started):
     with pytest.raises(WeightsError, match="cpu 1: resnet18 has changed since"):
         worker.ready.result(60)
     worker.close()
+
+
+@pytest.mark.slow
+def test_a_worker_takes_shipped_weights_and_no_file(started):
+    """Another machine has not the file; the tensors are compared all the same."""
+    from featcache.vision.backbones import random_weights
+    from featcache.vision.weights import packed, state_sha256
+
+    state = random_weights("resnet18", 3)
+    for seed, sha, ready in ((3, state_sha256(state), True), (4, "0" * 64, False)):
+        tensors = packed(random_weights("resnet18", seed))
+        (post,) = posts("cpu", sha=sha, tensors=tensors)
+        worker = processes.Worker(post, lambda _: None)
+        if ready:
+            assert worker.ready.result(60)["device"] == "cpu"
+        else:
+            with pytest.raises(WeightsError, match="has changed since"):
+                worker.ready.result(60)
+        worker.close()
 
 
 @pytest.mark.slow
@@ -275,7 +294,7 @@ def test_a_crash_and_a_hang_cost_two_images_and_no_restart(
     """Processes are started anew, the images tried apart, left out and named."""
     monkeypatch.setattr("featcache.stages.filling.SECONDS", 2)
     quick = partial(suspicion, seconds=4)
-    monkeypatch.setattr("featcache.stages.filling.suspicion", quick)
+    monkeypatch.setattr("featcache.stages.suspects.suspicion", quick)
     listener = Listener()
     with pytest.raises(BadImagesError) as caught:
         extract(spoilt, progress=listener)

@@ -1,5 +1,6 @@
 """Embedding: images of any kind to features, of which none is computed twice."""
 
+import io
 import os
 import shutil
 
@@ -66,7 +67,8 @@ def test_features_are_those_of_extract(paths, shared_photos, tmp_path):
     expected = cache.features().X[rows]
     pictures = [Image.open(path) for path in chosen]
     arrays = [np.asarray(picture) for picture in pictures]
-    for images in (chosen, [os.fsencode(p) for p in chosen], pictures, arrays):
+    files = [io.BytesIO(path.read_bytes()) for path in chosen]
+    for images in (chosen, [os.fsencode(p) for p in chosen], files, pictures, arrays):
         np.testing.assert_allclose(embed(images), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -137,6 +139,19 @@ def test_bad_images_are_named_and_the_others_kept(paths, tmp_path, forwarded):
     del forwarded[:]
     embed(paths, cache=tmp_path)
     assert forwarded == []
+
+
+def test_bad_images_may_be_rows_of_nan(paths, tmp_path, forwarded):
+    """With a warning that names them; they are not kept, and tried again."""
+    bad = io.BytesIO(b"nonsense")
+    expected = embed(paths[:2])
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"rows are NaN: 1 of 3 .*\(image 1: no "):
+            found = embed([paths[0], bad, paths[1]], cache=tmp_path, on_error="nan")
+        assert np.isnan(found[1]).all()
+        assert np.array_equal(found[[0, 2]], expected)
+    with pytest.raises(SpecError, match="on_error must be stop or nan, got 'skip'"):
+        embed(paths, on_error="skip")
 
 
 def test_many_additions_become_one_file(paths, tmp_path, forwarded, monkeypatch):

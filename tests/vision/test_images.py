@@ -75,7 +75,7 @@ def test_an_array_is_its_pixels(shape):
 )
 def test_what_is_no_image_is_refused(image):
     """Floats, channels first, vectors, nothing, batches, numbers."""
-    with pytest.raises(DataError, match=r"no image; expected a path, a PIL image"):
+    with pytest.raises(DataError, match=r"no image; expected a path, a binary file"):
         image_bytes(image, "apply")
 
 
@@ -90,3 +90,26 @@ def test_a_picture_that_cannot_be_read_says_so():
         image_bytes(image, "apply")
     with pytest.raises(UnusableImageError, match="cannot write mode HSV"):
         image_bytes(picture(0, (1, 2, 3)).convert("HSV"), "apply")
+
+
+def test_an_open_file_is_its_bytes(tmp_path):
+    """In memory or on disk, wherever it stands."""
+    path = tmp_path / "a.jpg"
+    picture(0, (150, 60, 40)).save(path)
+    kept = io.BytesIO(path.read_bytes())
+    kept.seek(30)
+    with path.open("rb") as file:
+        for image in (kept, file):
+            assert image_bytes(image, "apply") == path.read_bytes()
+
+
+def test_an_open_file_that_cannot_be_used_says_so(tmp_path):
+    """Empty, closed, or of text."""
+    with pytest.raises(UnusableImageError, match="the file is empty"):
+        image_bytes(io.BytesIO(), "apply")
+    closed = io.BytesIO(b"x")
+    closed.close()
+    with pytest.raises(UnusableImageError, match="cannot be read: I/O operation on"):
+        image_bytes(closed, "apply")
+    with pytest.raises(DataError, match="a file of text is no image; expected a path"):
+        image_bytes(io.StringIO("x"), "apply")

@@ -1,6 +1,7 @@
 """Tables of images: Parquet and Arrow, as they are and as Hugging Face saves them."""
 
 import os
+import re
 import threading
 
 import numpy as np
@@ -14,6 +15,7 @@ from featcache.core.manifest import TRAIN, VAL  # noqa: E402
 from featcache.vision.reading import read_bytes, size_and_time  # noqa: E402
 from featcache.vision.scan import scan  # noqa: E402
 from featcache.vision.sources import cells  # noqa: E402
+from featcache.vision.sources import tables as module  # noqa: E402
 from featcache.vision.sources.folder import Folder  # noqa: E402
 from featcache.vision.sources.opening import open_source  # noqa: E402
 from featcache.vision.sources.shared import Shared  # noqa: E402
@@ -91,6 +93,65 @@ def write(path, rows=4, **columns):
     return path
 
 
+def test_folders_may_say_split_and_label(tmp_path):
+    """As Spark's partitionBy writes them; a class called test is no split."""
+    for split in ("train", "val"):
+        for label in ("test", "a%20b"):
+            folder = tmp_path / "d" / f"split={split}" / f"label={label}"
+            folder.mkdir(parents=True)
+            write(folder / "part-0.parquet", rows=2)
+            (folder / "._SUCCESS.crc").touch()
+    source = open_source(tmp_path / "d")
+    assert source.name == "d"
+    manifest = source.scan()
+    assert manifest.classes == ("a b", "test")
+    assert manifest.labels.tolist() == [0, 0, 1, 1] * 2
+    assert manifest.splits.tolist() == [TRAIN] * 4 + [VAL] * 4
+    assert read_bytes(manifest.file(5)) == b"x"
+
+
+def test_views_of_bytes_are_images(tmp_path):
+    """As polars writes them."""
+    data = pa.array([b"x", b"y" * 99, b"z"], pa.binary_view())
+    labels = pa.array(["a", "b", "a"], pa.string_view())
+    path = tmp_path / "x.feather"
+    with pa.ipc.new_file(
+        path, pa.schema([("i", data.type), ("label", labels.type)])
+    ) as out:
+        out.write(pa.record_batch([data, labels], ["i", "label"]))
+    manifest = open_source(path).scan()
+    assert read_bytes(manifest.file(1)) == b"y" * 99
+    assert manifest.classes == ("a", "b")
+
+
+def test_a_file_of_one_large_group_is_warned_of(tmp_path, monkeypatch, shared_photos):
+    """As pandas writes them: a million rows in one."""
+    monkeypatch.setattr(module, "_LARGE", 9_000)
+    write_parquet(shared_photos / "train", tmp_path / "t/x.parquet", 3)
+    write_parquet(shared_photos / "val", tmp_path / "t/y.parquet", 9)
+    said = []
+    open_source(tmp_path / "t", tell=said.append).scan()
+    (line,) = said
+    assert re.search(r"y\.parquet has a group of rows of [0-9.]+ kB, and each", line), (
+        line
+    )
+    write_parquet(shared_photos / "val", tmp_path / "hf.parquet", 9, hugging_face=True)
+    open_source(tmp_path / "hf.parquet", tell=said.append).scan()
+    assert len(said) == 2
+
+
+def test_large_groups_are_let_go_of(tmp_path, monkeypatch):
+    """Two of them are kept at least, so that threads at a border do not fight."""
+    write(tmp_path / "x.parquet", rows=9, label=[0, 1, 2] * 3)
+    pq.write_table(pq.read_table(tmp_path / "x.parquet"), tmp_path / "y.parquet", 1)
+    manifest = open_source(tmp_path / "y.parquet").scan()
+    kept = Shared(1, lambda column: column.nbytes)
+    monkeypatch.setattr(cells, "_groups", kept)
+    for row in range(9):
+        read_bytes(manifest.file(row))
+    assert len(kept._held) == len(kept._weights) == 2
+
+
 def test_splits_are_said_by_a_column(tmp_path):
     write(tmp_path / "x.parquet", label=[0, 1, 0, 1], split=["train"] * 3 + ["valid"])
     assert open_source(tmp_path).scan().splits.tolist() == [TRAIN] * 3 + [VAL]
@@ -126,7 +187,11 @@ def test_files_are_a_source_wherever_they_lie(tmp_path, shared_photos):
     [
         ({"label": [0, 1, None, 1]}, r"x\.parquet: row 2 has no label"),
         ({"label": [0.5] * 4}, "label is 0.5, no text and no whole number"),
-        ({"label": [0, 1, 0, 1], "image": ["a"] * 4}, "no column of image bytes"),
+        (
+            {"label": [0, 1, 0, 1], "image": ["a"] * 4},
+            r"no column of image bytes \(it has: image of string, label of int64",
+        ),
+        ({"label": [["a"], ["b"]] * 2}, "label is of list<.*>, no text and no whole"),
         ({"label": ["", "a", "b", "c"]}, "label has an empty class name"),
         ({"name": [1] * 4}, r"has no label \(it has: image, name"),
         ({"label": [0, 1] * 2, "cls": [1] * 4}, "says the label more than once"),

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from featcache.core.errors import DataError
-from featcache.core.locations import Member, location_from_json, location_to_json
+from featcache.core.locations import (
+    Cell,
+    Member,
+    Object,
+    location_from_json,
+    location_to_json,
+)
 from featcache.core.manifest import TRAIN, VAL
 from featcache.vision.reading import read_bytes, size_and_time
 from featcache.vision.scan import scan
@@ -208,6 +214,28 @@ def test_compressed_shards_are_refused(name):
         open_source(name)
 
 
+def test_a_folder_of_compressed_shards_is_refused(tmp_path):
+    (tmp_path / "000.tar.gz").touch()
+    with pytest.raises(DataError, match=r"000\.tar\.gz is compressed"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("order", ["json first", "cls first"])
+def test_a_json_without_a_label_does_not_matter_beside_a_cls(tmp_path, order):
+    """As img2dataset writes captions; whichever tar puts first."""
+    members = []
+    for key, label in (("a", b"ants"), ("b", b"bees")):
+        texts = [(f"{key}.json", b'{"caption": "x"}'), (f"{key}.cls", label)]
+        if order == "cls first":
+            texts.reverse()
+        members += [*texts, (f"{key}.jpg", b"x")]
+    make_tar(tmp_path / "x.tar", members)
+    assert open_source(tmp_path / "x.tar").scan().classes == ("ants", "bees")
+    make_tar(tmp_path / "y.tar", [m for m in members if m[0] != "b.cls"])
+    with pytest.raises(DataError, match=r"b\.json has no label \(it has: caption"):
+        open_source(tmp_path / "y.tar").scan()
+
+
 def test_the_kind_of_source_is_told_by_what_is_there(tmp_path, shared_photos):
     make_tar(tmp_path / "flat" / "0.tar", PLAIN)
     make_tar(tmp_path / "split" / "train" / "0.tar", PLAIN)
@@ -227,10 +255,10 @@ def test_sources_have_names_and_addresses(tmp_path, monkeypatch):
     assert TarShards("a/b/{0..9}.tar").name == "b"
     assert TarShards("b/x.tar").name == "x"
     assert TarShards("/*.tar").name == "shards"
-    assert FileList(tmp_path / "cars.csv").name == "cars"
+    assert FileList(f"{tmp_path}/cars.csv").name == "cars"
     assert Folder(tmp_path / "cars").name == "cars"
     assert TarShards("b/*.tar").address == f"{tmp_path}/b/*.tar"
-    assert FileList(tmp_path / "cars.csv").address == f"{tmp_path}/cars.csv"
+    assert FileList(f"{tmp_path}/cars.csv").address == f"{tmp_path}/cars.csv"
 
 
 def test_patterns_stand_for_files_each_once(tmp_path):
@@ -269,6 +297,8 @@ def test_a_place_survives_json(tmp_path):
     for place in (
         tmp_path / "caf\udce9.jpg",
         Member("/x/caf\udce9.tar", "a/b.jpg", 5, 6),
+        Cell("/x/caf\udce9.parquet", "image", 1, 2, "00000003"),
+        Object("s3://bucket/a b.jpg", 7),
     ):
         sent = json.dumps(location_to_json(place))
         assert location_from_json(json.loads(sent)) == place

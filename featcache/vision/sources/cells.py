@@ -9,15 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.core.addresses import is_url
-from featcache.core.errors import DataError
+from featcache.core.errors import UnreachableError
 from featcache.core.libraries import optional
 from featcache.core.locations import Cell
-from featcache.core.machine import cores
 from featcache.core.text import shown
-from featcache.vision.sources.pieces import PIECE
-from featcache.vision.sources.remote import file_system, tried
+from featcache.vision.sources.pieces import RemoteStream
+from featcache.vision.sources.remote import remote_status
 from featcache.vision.sources.shared import Shared
 
+_KEPT = 1 << 30  # bytes of groups
 _FEATHER = b"ARROW1"
 _BYTES = "bytes"  # of a Hugging Face image, beside its path
 
@@ -31,7 +31,7 @@ class TableFile:
     Parameters
     ----------
     file : str
-        Its path; Parquet by its ending, Arrow otherwise.
+        A path, or a URL of Parquet; Parquet by its ending, Arrow otherwise.
 
     Raises
     ------
@@ -50,11 +50,7 @@ class TableFile:
         self._stream: Any = None
         if file.lower().endswith(".parquet"):
             parquet = optional("pyarrow.parquet", purpose, extra="parquet")
-            self._file = (
-                parquet.ParquetFile(_remote(file))
-                if is_url(file)
-                else parquet.ParquetFile(file, memory_map=True)
-            )
+            self._file = _parquet(parquet, file)
             self.schema = self._file.schema_arrow
             meta = self._file.metadata
             self.groups = [
@@ -92,7 +88,35 @@ class TableFile:
         if types.is_struct(kind):
             at = kind.get_field_index(_BYTES)
             return at >= 0 and self._holds_bytes(kind.field(at).type)
-        return bool(types.is_binary(kind) or types.is_large_binary(kind))
+        tests = (types.is_binary, types.is_large_binary, types.is_binary_view)
+        return any(test(kind) for test in tests)
+
+    def largest_group(self, column: str) -> int:
+        """Return how much of memory a column's largest group takes.
+
+        Parameters
+        ----------
+        column : str
+            Its name.
+
+        Returns
+        -------
+        int
+            Bytes; 0 for Arrow, which is mapped.
+        """
+        meta = getattr(self._file, "metadata", None)
+        if meta is None or not hasattr(meta, "row_group"):
+            return 0
+        return max(
+            (
+                meta.row_group(group).column(at).total_uncompressed_size
+                for group in range(meta.num_row_groups)
+                for at in range(meta.num_columns)
+                if meta.row_group(group).column(at).path_in_schema
+                in (column, f"{column}.{_BYTES}")
+            ),
+            default=0,
+        )
 
     def group(self, column: str, number: int) -> Any:  # noqa: ANN401 - a pyarrow array
         """Return the values of a column in one group.
@@ -175,9 +199,22 @@ class TableFile:
         return [str(name) for name in names]
 
 
-def _remote(url: str) -> Any:  # noqa: ANN401 - a file of fsspec
-    system, path = file_system(url)
-    return system.open(path, "rb", block_size=PIECE)
+def _parquet(parquet: Any, file: str) -> Any:  # noqa: ANN401 - of pyarrow
+    """Open a Parquet file, whose footer is read once for all of its groups."""
+
+    def opened(**how: Any) -> Any:  # noqa: ANN401 - of pyarrow
+        if not is_url(file):
+            return parquet.ParquetFile(file, memory_map=True, **how)
+        stream = RemoteStream(file, known[0])
+        return parquet.ParquetFile(stream, **how)
+
+    def look() -> tuple[int, Any]:
+        known[0] = remote_status(file)[0] if is_url(file) else 0
+        return known[0], opened().metadata
+
+    known = [0]
+    known[0], footer = _footers.get(_version(file), look)
+    return opened(metadata=footer)
 
 
 def cell_bytes(cell: Cell) -> bytes:
@@ -197,11 +234,16 @@ def cell_bytes(cell: Cell) -> bytes:
     ------
     OSError
         When they cannot be read, or there are none.
+    UnreachableError
+        When the store of the table fails.
     """
+    key = (*_version(cell.file), cell.column, cell.group)
     try:
-        column = _groups.get(_key(cell), lambda: _read(cell))
+        column = _groups.get(key, lambda: _read(cell))
         value = column[cell.row] if cell.row < len(column) else None
-    except (ValueError, KeyError, DataError) as error:
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        if isinstance(error, UnreachableError) or getattr(error, "errno", None):
+            raise
         raise OSError(str(error).split("\n", 1)[0]) from None
     data = None if value is None else value.as_py()
     if not isinstance(data, bytes):
@@ -209,25 +251,23 @@ def cell_bytes(cell: Cell) -> bytes:
     return data
 
 
-def _key(cell: Cell) -> tuple[Hashable, ...]:
-    if is_url(cell.file):  # to ask for its time would take as long as to read
-        return cell.file, cell.column, cell.group
-    status = Path(cell.file).stat()
-    version = status.st_mtime_ns, status.st_size
-    return cell.file, version, cell.column, cell.group
+def _version(file: str) -> tuple[Hashable, ...]:
+    if is_url(file):  # to ask for its time would take as long as to read
+        return (file,)
+    status = Path(file).stat()
+    return file, status.st_mtime_ns, status.st_size
 
 
 def _read(cell: Cell) -> Any:  # noqa: ANN401 - a pyarrow array
-    def read() -> Any:  # noqa: ANN401
-        return TableFile(cell.file).group(cell.column, cell.group)
-
-    return tried(cell.file, read) if is_url(cell.file) else read()
+    return TableFile(cell.file).group(cell.column, cell.group)
 
 
-# Each thread works in one group or two; a group has some hundred images.
-_groups = Shared(2 * cores())
+# Threads work in one group or two, which may be small or, as pandas writes them, large.
+_groups = Shared(_KEPT, lambda column: int(column.nbytes))
+_footers = Shared(64)
 
 
 def forget_groups() -> None:
     """Forget what was read, before remote tables are looked at anew."""
     _groups.clear()
+    _footers.clear()

@@ -16,7 +16,7 @@ from featcache.core.text import listed, plural, shown
 from featcache.vision.levels import split_of
 
 LABELS = ("label", "class", "class_name", "category", "target", "cls")
-_WORDS = re.compile(r"[-_. ]")  # between the words of a file's name
+_WORDS = re.compile(r"[-_. =]")  # between the words of a file's name
 UNSAID = 255  # where a sample's split should stand and nothing does
 
 Splits = npt.NDArray[np.uint8]
@@ -47,6 +47,29 @@ class Vocabulary:
     def names(self) -> list[bytes]:
         """The names by number."""
         return [*self._numbers]
+
+
+def one_vocabulary(
+    parts: Sequence[tuple[list[bytes], Labels]],
+) -> tuple[list[bytes], Labels]:
+    """Give the classes of all files one numbering.
+
+    Parameters
+    ----------
+    parts : sequence of (list of bytes, ndarray of int32)
+        Of each file its class names, and each image's place among them.
+
+    Returns
+    -------
+    list of bytes, and ndarray of int32, shape (N,)
+        Class names, and each image's place among them.
+    """
+    classes = Vocabulary()
+    codes = []
+    for names, own in parts:
+        new = np.array([classes.number(name) for name in names], np.int32)
+        codes.append(new[own])
+    return classes.names, np.concatenate(codes)
 
 
 def split_number(word: str, where: str) -> int:
@@ -95,7 +118,9 @@ def split_of_name(name: str) -> int:
     DataError
         When there are several.
     """
-    words = name.rpartition(".")[0].replace("/", "-")
+    parts = name.rpartition(".")[0].split("/")
+    # Of a folder such as label=test it is no split.
+    words = "-".join(p for p in parts if "=" not in p or p.startswith("split="))
     numbers = map(split_of, map(os.fsencode, _WORDS.split(words)))
     found = sorted({number for number in numbers if number is not None})
     if len(found) > 1:
@@ -161,8 +186,34 @@ def said(line: Mapping[str, Any], names: Sequence[str], here: str) -> str:
     DataError
         When there is no such field, or several, or it holds neither.
     """
-    name = field_of(line, names, here)
+    return text_of(line, field_of(line, names, here), here)
+
+
+def text_of(line: Mapping[str, Any], name: str, here: str) -> str:
+    """Return the value of a field.
+
+    Parameters
+    ----------
+    line : mapping of str to object
+        What is said of a sample.
+    name : str
+        The field, which is there.
+    here : str
+        Who says it, for errors.
+
+    Returns
+    -------
+    str
+        Text, or a whole number as text.
+
+    Raises
+    ------
+    DataError
+        When it holds neither.
+    """
     value = line[name]
+    if isinstance(value, str):
+        value = value.strip()
     if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
         return str(value)
     what = "is empty" if value in ("", None) else f"is {value!r}, no text and no number"

@@ -1,60 +1,60 @@
 """A list of image files as a source: CSV, TSV or JSON lines with paths and labels."""
 
-import csv
-import json
 import os
+import stat
 from array import array
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from featcache.core.addresses import (
+    absolute,
+    is_url,
+    joined,
+    of_file_url,
+    require_no_secret,
+)
 from featcache.core.errors import DataError
 from featcache.core.manifest import Manifest
-from featcache.core.text import listed, shown
-from featcache.vision.listing import unreadable
+from featcache.core.text import plural, shown
 from featcache.vision.sources.labelled import (
-    LABELS,
     UNSAID,
     Vocabulary,
     arrange,
-    said,
     split_number,
 )
-
-PATHS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path")
-SPLIT = "split"
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-JSON_LINES = (".jsonl", ".ndjson")
+from featcache.vision.sources.list_lines import lines_of
+from featcache.vision.sources.statuses import remote_statuses
 
 _CHUNK = 1 << 14  # paths kept as Python objects before they are packed
-
-Line = tuple[int, Mapping[str, Any]]  # its number, and its values by column
 
 
 @dataclass(frozen=True)
 class FileList:
-    """Images that a text file lists; paths are relative to its folder, or absolute.
+    """Images that a text file lists.
+
+    Paths are relative to its folder, absolute, or URLs.
 
     Parameters
     ----------
-    path : Path
-        The list.
+    path : str
+        The list: a path or a URL.
     """
 
-    path: Path
+    path: str
 
     @property
     def address(self) -> str:
-        """The absolute path."""
-        return str(self.path.absolute())
+        """The URL, or the absolute path."""
+        return absolute(self.path)
 
     @property
     def name(self) -> str:
         """Of the list, without its ending."""
-        return self.path.stem
+        return Path(self.path).stem
 
     def scan(self) -> Manifest:
         """Return the manifest of what is listed.
@@ -68,56 +68,78 @@ class FileList:
         Raises
         ------
         DataError
-            When the list cannot be read, lacks a column, names a path twice, or its
-            classes and splits make no sense.
+            When the list cannot be read, lacks a column, names a path twice, none of
+            its files is there, or its classes and splits make no sense.
         """
         gathered = _Gathered(self.path)
-        for number, line in _lines(self.path):
-            gathered.add(number, line)
+        for line in lines_of(self.path):
+            gathered.add(*line)
         return gathered.manifest()
 
 
 class _Gathered:
     """The samples of a list, packed as they come."""
 
-    def __init__(self, path: Path) -> None:
-        self._where, self._root = shown(path), path.parent
+    def __init__(self, path: str) -> None:
+        self._where, self._root = shown(path), os.path.dirname(path)  # noqa: PTH120
+        self._remote = is_url(path)
+        self._split: dict[str | None, int] = {None: UNSAID}  # of the words that came
         self._names: list[bytes] = []
         self._packed: list[Any] = []
         self._lines = array("q")
         self._codes, self._splits = array("i"), array("B")
         self._sizes, self._mtimes_ns = array("q"), array("q")
+        self._urls: dict[int, str] = {}  # of those that have one
         self._classes = Vocabulary()
 
-    def add(self, number: int, line: Mapping[str, Any]) -> None:
+    def add(self, number: int, path: str, label: str, split: str | None) -> None:
         here = f"{self._where}, line {number}"
-        path, label = said(line, PATHS, here), said(line, LABELS, here)
-        split = line.get(SPLIT)
         if "\0" in path:
             raise DataError(f"{here}: no path has a zero byte in it: {shown(path)}")
+        self._look(path, here)
         try:
-            status = (self._root / path).stat()
-            self._sizes.append(status.st_size)
-            self._mtimes_ns.append(status.st_mtime_ns)
-        except OSError:  # named with the reason when it is to be read
-            self._sizes.append(0)
-            self._mtimes_ns.append(0)
-        self._names.append(os.fsencode(path.removeprefix("./")))
-        self._codes.append(self._classes.number(os.fsencode(label)))
-        self._splits.append(
-            UNSAID if split in (None, "") else split_number(str(split), here)
-        )
+            self._names.append(os.fsencode(path.removeprefix("./")))
+            self._codes.append(self._classes.number(os.fsencode(label)))
+        except UnicodeEncodeError:  # JSON can say half of a letter
+            raise DataError(f"{here} is no text: {path!r}, {label!r}") from None
+        if split not in self._split:
+            self._split[split] = split_number(split or "", here)
+        self._splits.append(self._split[split])
         self._lines.append(number)
         if len(self._names) == _CHUNK:
             self._pack()
+
+    def _look(self, path: str, here: str) -> None:
+        """Note size and time of a file, or its URL, to be asked for with others."""
+        local = of_file_url(path)
+        size = mtime_ns = 0
+        if is_url(local):
+            require_no_secret(local, f"{here}: its path")
+            self._urls[len(self._lines)] = local
+        elif self._remote and os.path.isabs(local):  # noqa: PTH117
+            raise DataError(
+                f"{here}: {shown(path)} is a path of one machine, in a list at a URL; "
+                "expected a URL, or a path relative to that of the list"
+            )
+        elif self._remote:
+            self._urls[len(self._lines)] = joined(self._root, local)
+        else:
+            try:
+                found = os.stat(os.path.join(self._root, local))  # noqa: PTH116, PTH118
+            except (OSError, ValueError):  # named with the reason when it is read
+                pass
+            else:
+                size = found.st_size if stat.S_ISREG(found.st_mode) else 0
+                mtime_ns = found.st_mtime_ns
+        self._sizes.append(size)
+        self._mtimes_ns.append(mtime_ns)
 
     def manifest(self) -> Manifest:
         self._pack()
         paths = np.concatenate(self._packed)
         if not len(paths):
             raise DataError(f"{self._where} lists no image")
-        lines = np.array(self._lines)
-        self._require_once(paths, lines)
+        self._require_once(paths, np.array(self._lines))
         classes, labels, splits = arrange(
             self._where,
             self._classes.names,
@@ -125,15 +147,37 @@ class _Gathered:
             np.array(self._splits),
             paths,
         )
+        sizes, mtimes_ns = self._statuses()
+        if not mtimes_ns.any():
+            raise self._nothing_there(paths[0])
         order = np.lexsort((paths, labels, splits))
         return Manifest(
-            root=self._root,
+            root=self._root if self._remote else Path(self._root),
             classes=classes,
             paths=paths[order],
             labels=labels[order],
             splits=splits[order],
-            sizes=np.array(self._sizes, np.int64)[order],
-            mtimes_ns=np.array(self._mtimes_ns, np.int64)[order],
+            sizes=sizes[order],
+            mtimes_ns=mtimes_ns[order],
+        )
+
+    def _statuses(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return sizes and times, zeros where there is nothing."""
+        sizes = np.array(self._sizes, np.int64)
+        mtimes_ns = np.array(self._mtimes_ns, np.int64)
+        if self._urls:
+            rows = np.fromiter(self._urls, np.int64, len(self._urls))
+            sizes[rows], mtimes_ns[rows] = remote_statuses([*self._urls.values()])
+        return sizes, mtimes_ns
+
+    def _nothing_there(self, path: bytes) -> DataError:
+        first = self._urls.get(0) or absolute(
+            os.path.join(self._root, of_file_url(os.fsdecode(path)))  # noqa: PTH118
+        )
+        return DataError(
+            f"none of the {plural(len(self._lines), 'file')} that {self._where} lists "
+            f"is there; the first was looked for at {shown(first)}: paths are relative "
+            "to the folder of the list, or absolute"
         )
 
     def _pack(self) -> None:
@@ -149,54 +193,3 @@ class _Gathered:
                 f"{self._where} lists {shown(paths[first])} twice, in lines "
                 f"{lines[first]} and {lines[second]}; keep one of them"
             )
-
-
-def _lines(path: Path) -> Iterator[Line]:
-    """Yield what a list says, line by line."""
-    try:
-        # Names of files may be any bytes; spreadsheets write a mark at the beginning.
-        with path.open(
-            encoding="utf-8-sig", errors="surrogateescape", newline=""
-        ) as file:
-            if path.suffix.lower() in JSON_LINES:
-                yield from _json_lines(file, shown(path))
-            else:
-                yield from _table(file, path)
-    except FileNotFoundError:
-        raise DataError(f"there is no list {shown(path)}") from None
-    except OSError as error:
-        raise unreadable(os.fsencode(path), error) from error
-
-
-def _json_lines(file: Any, where: str) -> Iterator[Line]:  # noqa: ANN401 - text lines
-    for number, text in enumerate(file, 1):
-        if not text.strip():
-            continue
-        try:
-            line = json.loads(text)
-        except ValueError as error:
-            raise DataError(f"{where}, line {number} is not JSON: {error}") from None
-        if not isinstance(line, dict):
-            raise DataError(
-                f"{where}, line {number} is no JSON object; expected "
-                '{"path": ..., "label": ...}'
-            )
-        yield number, line
-
-
-def _table(file: Any, path: Path) -> Iterator[Line]:  # noqa: ANN401 - text lines
-    rows = csv.reader(file, delimiter=DELIMITERS[path.suffix.lower()], strict=True)
-    try:
-        header = [name.strip().lower() for name in next(rows, [])]
-        for row in rows:
-            if len(row) != len(header) and row:
-                raise DataError(
-                    f"{shown(path)}, line {rows.line_num} has {len(row)} columns; the "
-                    f"first line names {len(header)}: {listed(map(shown, header))}"
-                )
-            if row:
-                yield rows.line_num, dict(zip(header, row, strict=True))
-    except csv.Error as error:
-        raise DataError(
-            f"{shown(path)}, line {rows.line_num} cannot be read: {error}"
-        ) from None

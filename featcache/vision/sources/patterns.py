@@ -4,20 +4,22 @@ import glob
 import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from featcache.core.addresses import is_url
 from featcache.core.errors import DataError
 from featcache.core.text import listed, plural, shown
-from featcache.vision.sources.remote import RemoteError, remote_files
+from featcache.vision.sources.remote import forget_listings, remote_files
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _MAGIC = re.compile(r"[*?\[{]")
-_AT_ONCE = 32  # requests, each of which mostly waits
+AT_ONCE = 32  # requests, each of which mostly waits
 _MOST = 100_000  # files of one pattern
+
+Tell = Callable[[str], object]
 
 
 def has_pattern(text: str) -> bool:
@@ -122,7 +124,9 @@ def matching_files(pattern: str) -> list[str]:
     names = list(itertools.islice(expand(pattern), _MOST + 1))
     if len(names) > _MOST:
         raise DataError(f"{shown(pattern)} stands for more than {_MOST:,} files")
-    with ThreadPoolExecutor(_AT_ONCE if is_url(pattern) else 1) as pool:
+    if is_url(pattern):
+        forget_listings(pattern)
+    with ThreadPoolExecutor(AT_ONCE if is_url(pattern) else 1) as pool:
         matches = [*pool.map(_matches, names)]
     found = {path for each in matches for path in each}
     missing = [name for name, each in zip(names, matches, strict=True) if not each]
@@ -159,10 +163,7 @@ def names_below(files: Sequence[str], folder: str) -> list[str]:
 
 def _matches(name: str) -> list[str]:
     if is_url(name):
-        try:
-            return remote_files(name)
-        except RemoteError as error:
-            raise DataError(str(error)) from None
+        return remote_files(name)
     found = glob.glob(name, recursive=True) if glob.has_magic(name) else [name]  # noqa: PTH207
     return [path for path in found if os.path.isfile(path)]  # noqa: PTH113
 

@@ -1,10 +1,9 @@
 """Remote shards piece by piece: large requests, shared by all who want their bytes."""
 
+import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from featcache.core.addresses import is_url
 from featcache.core.locations import Member
@@ -42,7 +41,9 @@ def remote_part(url: str, start: int, size: int, length: int) -> bytes:
     Raises
     ------
     RemoteError
-        When they cannot be read.
+        When there is no such file.
+    UnreachableError
+        When its store fails.
     """
     pieces = []
     for number in range(start // PIECE, -(-(start + size) // PIECE)):
@@ -73,15 +74,17 @@ def remote_member(place: Member) -> bytes:
     Raises
     ------
     RemoteError
-        When they cannot be read.
+        When there is no such file.
+    UnreachableError
+        When its store fails.
     """
     if place.size > PIECE:
         return remote_bytes(place.shard, place.start, place.size)
     return remote_part(place.shard, place.start, place.size, place.length)
 
 
-class RemoteStream:
-    """A remote file as tars are read: from front to back, piece by piece.
+class RemoteStream(io.RawIOBase):
+    """A remote file as one that is open, without a buffer.
 
     Parameters
     ----------
@@ -94,6 +97,26 @@ class RemoteStream:
     def __init__(self, url: str, length: int) -> None:
         self._url, self._length, self._at = url, length, 0
 
+    def readable(self) -> bool:
+        """Tell that it can be read.
+
+        Returns
+        -------
+        bool
+            True.
+        """
+        return True
+
+    def seekable(self) -> bool:
+        """Tell that it can seek.
+
+        Returns
+        -------
+        bool
+            True.
+        """
+        return True
+
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a byte.
 
@@ -102,38 +125,37 @@ class RemoteStream:
         offset : int
             Where to.
         whence : int
-            Counted from the beginning or the end.
+            Counted from the beginning, from here or from the end.
 
         Returns
         -------
         int
             Where it is now.
         """
-        self._at = offset + (self._length if whence == os.SEEK_END else 0)
+        self._at = offset + (0, self._at, self._length)[whence]
         return self._at
 
-    def read(self, size: int) -> bytes:
-        """Return the next bytes.
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - collections.abc.Buffer
+        """Fill a buffer with the next bytes.
 
         Parameters
         ----------
-        size : int
-            How many.
+        buffer : buffer of bytes
+            To be filled.
 
         Returns
         -------
-        bytes
-            Fewer at the end.
+        int
+            How many there were: fewer than have room at the end alone.
         """
-        size = min(size, max(0, self._length - self._at))
-        data = remote_part(self._url, self._at, size, self._length)
+        size = min(len(buffer), max(0, self._length - self._at))
+        buffer[:size] = remote_bytes(self._url, self._at, size)
         self._at += size
-        return data
+        return size
 
 
-@contextmanager
-def opened(file: str, length: int) -> Iterator[BinaryIO]:
-    """Open a file to be read from front to back.
+def opened(file: str, length: int) -> BinaryIO:
+    """Open a file to be read from front to back, here and there.
 
     Parameters
     ----------
@@ -142,13 +164,11 @@ def opened(file: str, length: int) -> Iterator[BinaryIO]:
     length : int
         Bytes of what lies at a URL.
 
-    Yields
-    ------
+    Returns
+    -------
     binary file
-        That can seek; it has no buffer of its own.
+        On a disk without a buffer of its own; at a URL it has a piece.
     """
     if is_url(file):
-        yield cast("BinaryIO", RemoteStream(file, length))
-        return
-    with Path(file).open("rb", buffering=0) as stream:
-        yield cast("BinaryIO", stream)
+        return io.BufferedReader(RemoteStream(file, length), PIECE)
+    return cast("BinaryIO", Path(file).open("rb", buffering=0))

@@ -1,42 +1,26 @@
-"""Remote files by fsspec: found, looked at, and read in large pieces.
+"""Remote files by fsspec: found, looked at, and read.
 
-Credentials are the caller's, as fsspec and the libraries below it find them. What these
-say of a failure may repeat a header or a signed address, so that only the kind of it is
-told.
+Credentials are the caller's, as fsspec and the libraries below it find them.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from featcache.core.addresses import is_url
-from featcache.core.errors import DataError, DependencyError, FeatcacheError
+from featcache.core.errors import DataError, DependencyError, UnreachableError
 from featcache.core.libraries import optional
 from featcache.core.text import shown
+from featcache.vision.sources.trying import RemoteError, tried
 
-_TRIES = 4
-_PAUSE = 0.5  # seconds before the second try; twice as long before each further one
-_KINDS = (  # words in the names of errors, what they mean, and whether that may pass
-    (
-        ("NoCredential", "PartialCredential", "TokenRetrieval", "DefaultCredential"),
-        "no credentials were found; set them as its client library wants",
-        False,
-    ),
-    (
-        ("Permission", "AccessDenied", "Forbidden", "Unauthorized", "InvalidAccessKey"),
-        "access is refused; check the credentials and their rights",
-        False,
-    ),
-    (("Timeout",), f"no answer in time, {_TRIES} times", True),
-    (("Connect",), f"no connection, {_TRIES} times", True),
-)
-
-Result = TypeVar("Result")
-
-
-class RemoteError(OSError):
-    """A remote file cannot be read; says why in words without a secret."""
+# What stores call the time of an object's last change.
+_TIMES = ("LastModified", "last_modified", "mtime", "modified", "updated", "created")
+_HTTP_TIME = "Last-Modified"
 
 
 def file_system(url: str) -> tuple[Any, str]:
@@ -64,9 +48,11 @@ def file_system(url: str) -> tuple[Any, str]:
     try:
         found: tuple[Any, str] = fsspec.url_to_fs(url)
     except ImportError:
+        known = import_module("fsspec.registry").known_implementations[scheme]["class"]
+        library = known.partition(".")[0].replace("fsspec", "aiohttp")
         raise DependencyError(
-            f"{shown(url)} cannot be read: fsspec lacks the library for {scheme}://; "
-            "pip install 'featcache[remote]' has the one for s3://"
+            f"{shown(url)} cannot be read: fsspec lacks {library}, the library for "
+            f"{scheme}://; pip install {library}"
         ) from None
     except ValueError:
         raise DataError(
@@ -75,51 +61,15 @@ def file_system(url: str) -> tuple[Any, str]:
     return found
 
 
-def tried(url: str, action: Callable[[], Result]) -> Result:
-    """Do something with a remote file, again where that may help.
+def forget_listings(url: str) -> None:
+    """Forget what was listed of a store, before it is looked at anew.
 
     Parameters
     ----------
     url : str
-        The file, for the error.
-    action : callable
-        What to do.
-
-    Returns
-    -------
-    object
-        What it returned.
-
-    Raises
-    ------
-    RemoteError
-        When it failed each time, or for good.
+        Anything in it.
     """
-    for number in range(1, _TRIES + 1):
-        try:
-            return action()
-        except FeatcacheError:
-            raise
-        except Exception as error:
-            reason, again = _reason(error)
-            if number == _TRIES or not again:
-                raise RemoteError(f"{shown(url)}: {reason}") from None
-        time.sleep(_PAUSE * 2 ** (number - 1))
-    raise AssertionError
-
-
-def _reason(error: BaseException) -> tuple[str, bool]:
-    """Return the kind of a failure in words, and whether another try may help."""
-    if isinstance(error, RemoteError):
-        return str(error), True
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file", False
-    said = getattr(error, "response", {}).get("Error", {})
-    kind = f"{type(error).__name__} {said.get('Code', '')}".strip()
-    for words, reason, again in _KINDS:
-        if any(word in kind for word in words):
-            return reason, again
-    return f"it cannot be read ({kind})", True
+    file_system(url)[0].invalidate_cache()
 
 
 def remote_files(pattern: str) -> list[str]:
@@ -137,7 +87,7 @@ def remote_files(pattern: str) -> list[str]:
 
     Raises
     ------
-    RemoteError
+    UnreachableError
         When nobody answers, or access is refused.
     """
     system, path = file_system(pattern)
@@ -145,8 +95,15 @@ def remote_files(pattern: str) -> list[str]:
         found = tried(pattern, lambda: system.glob(path))
     else:
         found = [path] if tried(pattern, lambda: _exists(system, path)) else []
-    scheme = pattern.split("://", 1)[0]
-    return [f"{scheme}://{system._strip_protocol(each).lstrip('/')}" for each in found]  # noqa: SLF001
+    return [_url(pattern, system, each) for each in found]
+
+
+def _url(like: str, system: Any, path: str) -> str:  # noqa: ANN401 - of fsspec
+    """Return the URL of a path, written as another one of the same store is."""
+    plain: str = system._strip_protocol(path)  # noqa: SLF001
+    if is_url(plain):  # HTTP strips nothing
+        return plain
+    return f"{like.split('://', 1)[0]}://{plain.lstrip('/')}"
 
 
 def _exists(system: Any, path: str) -> bool:  # noqa: ANN401 - of fsspec
@@ -157,7 +114,7 @@ def _exists(system: Any, path: str) -> bool:  # noqa: ANN401 - of fsspec
     return True
 
 
-def remote_status(url: str) -> tuple[int, int]:
+def remote_status(url: str) -> tuple[int, int | None]:
     """Return a remote file's size, and when it last changed.
 
     Parameters
@@ -167,22 +124,59 @@ def remote_status(url: str) -> tuple[int, int]:
 
     Returns
     -------
-    (int, int)
-        Bytes, and nanoseconds; now, where the store does not say: then only the bytes
-        tell whether it is another.
+    (int, int or None)
+        Bytes, and nanoseconds; None where the store does not say.
 
     Raises
     ------
     RemoteError
+        When there is no such file.
+    UnreachableError
         When it cannot be looked at.
     """
     system, path = file_system(url)
-    size = int(tried(url, lambda: system.info(path))["size"])
-    try:
-        changed = system.modified(path)
-    except Exception:
-        return size, time.time_ns()
-    return size, int(changed.timestamp()) * 10**9 + changed.microsecond * 1000
+    return status_of(url, tried(url, lambda: system.info(path)))
+
+
+def status_of(url: str, info: Mapping[str, Any]) -> tuple[int, int | None]:
+    """Return size and time out of what a store says of a file.
+
+    Parameters
+    ----------
+    url : str
+        The file, for the error.
+    info : mapping
+        As fsspec gives it.
+
+    Returns
+    -------
+    (int, int or None)
+        See `remote_status`.
+
+    Raises
+    ------
+    RemoteError
+        When it has no size.
+    """
+    size = info.get("size")
+    if not isinstance(size, int):
+        raise RemoteError(f"{shown(url)}: its store does not say how large it is")
+    # In whole seconds, since a listing may say more than the answer for one file.
+    with suppress(ValueError, TypeError):  # said in a way that nobody knows
+        return size, int(_seconds(info)) * 10**9
+    return size, None
+
+
+def _seconds(info: Mapping[str, Any]) -> float:
+    """Return the time of the last change, in seconds since 1970."""
+    if _HTTP_TIME in info:
+        return parsedate_to_datetime(info[_HTTP_TIME]).timestamp()
+    changed = next((info[name] for name in _TIMES if info.get(name)), None)
+    if isinstance(changed, str):
+        changed = datetime.fromisoformat(changed)
+    return (
+        changed.timestamp() if isinstance(changed, datetime) else float(changed or "")
+    )
 
 
 def file_status(file: str) -> tuple[int, int]:
@@ -196,15 +190,19 @@ def file_status(file: str) -> tuple[int, int]:
     Returns
     -------
     (int, int)
-        Bytes, and nanoseconds.
+        Bytes, and nanoseconds; now, where a store does not say: then nothing but its
+        bytes vouches for the file.
 
     Raises
     ------
     OSError
         When there is no such file.
+    UnreachableError
+        When its store fails.
     """
     if is_url(file):
-        return remote_status(file)
+        size, changed = remote_status(file)
+        return size, time.time_ns() if changed is None else changed
     status = Path(file).stat()
     return status.st_size, status.st_mtime_ns
 
@@ -227,14 +225,49 @@ def remote_bytes(url: str, start: int, size: int) -> bytes:
     Raises
     ------
     RemoteError
-        When they cannot be read, or are fewer.
+        When there is no such file.
+    UnreachableError
+        When they cannot be read, or are others than these.
     """
     system, path = file_system(url)
 
     def read() -> bytes:
         data = bytes(system.cat_file(path, start=start, end=start + size))
+        if len(data) > size:
+            raise UnreachableError(
+                f"{shown(url)}: its server gives whole files alone, no parts of them; "
+                "copy them to a disk or an object store"
+            )
         if len(data) < size:
-            raise RemoteError(f"it gives {len(data):,} of {size:,} bytes")
+            raise RemoteError(f"it gives {len(data):,} of {size:,} bytes asked for")
         return data
 
-    return tried(url, read)
+    return tried(url, read, size) if size else b""
+
+
+def remote_object(url: str, size: int) -> bytes:
+    """Return a whole remote file.
+
+    Parameters
+    ----------
+    url : str
+        The file.
+    size : int
+        Its bytes when it was listed; 0 where nobody knows.
+
+    Returns
+    -------
+    bytes
+        As they are now.
+
+    Raises
+    ------
+    RemoteError
+        When there is no such file.
+    UnreachableError
+        When it cannot be read.
+    """
+    system, path = file_system(url)
+    # From byte 0 on is one request; without, some libraries ask for the size before.
+    how = {"start": 0} if size else {}
+    return tried(url, lambda: bytes(system.cat_file(path, **how)), size)

@@ -3,8 +3,9 @@
 import json
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +26,10 @@ class Packed:
 
     Parameters
     ----------
-    paths : ndarray of bytes, shape (n,)
-        The shard's path and their own.
+    prefix : bytes
+        The shard's path.
+    members : ndarray of bytes, shape (n,)
+        The images' paths in it.
     starts, sizes : ndarray of int64, shape (n,)
         Where each one lies.
     names : list of bytes
@@ -41,7 +44,8 @@ class Packed:
         What else lay in it, by kind.
     """
 
-    paths: npt.NDArray[np.bytes_]
+    prefix: bytes
+    members: npt.NDArray[np.bytes_]
     starts: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
     names: list[bytes]
@@ -49,6 +53,64 @@ class Packed:
     mtime_ns: int
     length: int
     ignored: Counter[str]
+
+    @property
+    def paths(self) -> npt.NDArray[np.bytes_]:
+        """The shard's path and their own, as a manifest has them."""
+        return np.strings.add(self.prefix + b"/", self.members)
+
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """Return all that follows from the shard's bytes alone.
+
+        Returns
+        -------
+        dict of str to ndarray
+            What `unpacked` takes.
+        """
+        return {
+            "members": self.members,
+            "starts": self.starts,
+            "sizes": self.sizes,
+            "names": np.array(self.names, np.bytes_),
+            "codes": self.codes,
+            "kinds": np.array([kind.encode() for kind in self.ignored], np.bytes_),
+            "counts": np.array([*self.ignored.values()], np.int64),
+        }
+
+
+def unpacked(
+    columns: Mapping[str, npt.NDArray[Any]], prefix: bytes, mtime_ns: int, length: int
+) -> Packed:
+    """Return the images of a shard out of their columns.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray
+        As `Packed.columns` gave them.
+    prefix : bytes
+        The shard's path.
+    mtime_ns : int
+        When the shard last changed, nanoseconds.
+    length : int
+        Bytes of the shard.
+
+    Returns
+    -------
+    Packed
+        As it was.
+    """
+    counts = zip(columns["kinds"].tolist(), columns["counts"].tolist(), strict=True)
+    return Packed(
+        prefix=prefix,
+        members=columns["members"],
+        starts=columns["starts"],
+        sizes=columns["sizes"],
+        names=columns["names"].tolist(),
+        codes=columns["codes"],
+        mtime_ns=mtime_ns,
+        length=length,
+        ignored=Counter({kind.decode(): count for kind, count in counts}),
+    )
 
 
 class ShardSamples:
@@ -68,6 +130,7 @@ class ShardSamples:
         self._file, self._prefix = file, prefix
         self._images: dict[bytes, bytes] = {}  # the image's name by its key
         self._labels: dict[bytes, tuple[bytes, int]] = {}  # suffix and class
+        self._wrong: dict[bytes, DataError] = {}  # labels that are none
         self._starts, self._sizes = array("q"), array("q")
         self._classes = Vocabulary()
         self._ignored: Counter[str] = Counter()
@@ -130,6 +193,8 @@ class ShardSamples:
             keys.pop()
         alone = [key for key in keys if key not in self._labels]
         if alone:
+            if alone[0] in self._wrong:
+                raise self._wrong[alone[0]]
             first = self._images[alone[0]]
             raise DataError(
                 f"{shown(self._file)} has {plural(len(alone), 'image')} without a "
@@ -138,9 +203,9 @@ class ShardSamples:
             )
         self._ignored["label without image"] += len(self._labels.keys() - set(keys))
         count = len(keys)
-        paths = [self._prefix + b"/" + self._images[key] for key in keys]
         return Packed(
-            paths=np.array(paths, np.bytes_),
+            prefix=self._prefix,
+            members=np.array([self._images[key] for key in keys], np.bytes_),
             starts=np.array(self._starts, np.int64)[:count],
             sizes=np.array(self._sizes, np.int64)[:count],
             names=self._classes.names,
@@ -162,12 +227,14 @@ class ShardSamples:
             self._require_first(name, key + suffix, "label")
         if known == b".cls":  # which says it shorter
             return
-        if suffix == b".json":
-            label = _of_json(data, f"{shown(self._file)}: {shown(name)}")
-        else:
-            label = data.strip(b"\0 \r\n\t")
+        here = f"{shown(self._file)}: {shown(name)}"
+        try:
+            label = data if suffix == b".cls" else _of_json(data, here)
+        except DataError as error:  # unless a .cls follows, and all is well
+            self._wrong[key] = error
+            return
+        label = label.strip(b"\0 \r\n\t")
         if not label or b"\0" in label:
-            here = f"{shown(self._file)}: {shown(name)}"
             raise DataError(f"{here} holds no class name")
         self._labels[key] = suffix, self._classes.number(label)
 
@@ -182,27 +249,6 @@ class ShardSamples:
                 f"{shown(self._file)} has two {what}s with one key, {shown(other)} and "
                 f"{shown(name)}; give each its own key"
             )
-
-
-def one_vocabulary(shards: Sequence[Packed]) -> tuple[list[bytes], Labels]:
-    """Give the classes of all shards one numbering.
-
-    Parameters
-    ----------
-    shards : sequence of Packed
-        Each with numbers of its own.
-
-    Returns
-    -------
-    list of bytes, and ndarray of int32, shape (N,)
-        Class names, and each image's place among them.
-    """
-    classes = Vocabulary()
-    codes = []
-    for shard in shards:
-        new = np.array([classes.number(name) for name in shard.names], np.int32)
-        codes.append(new[shard.codes])
-    return classes.names, np.concatenate(codes)
 
 
 def _content(member: TarMember, windows: Windows) -> bytes:

@@ -2,10 +2,11 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,9 @@ from featcache.core.manifest import Manifest
 from featcache.core.progress import SILENT
 from featcache.core.text import shown
 from featcache.vision.listing import unreadable
-from featcache.vision.sources.labelled import arrange, split_of_name
+from featcache.vision.sources.labelled import arrange, one_vocabulary, split_of_name
 from featcache.vision.sources.patterns import (
+    Tell,
     folder_of,
     has_pattern,
     matching_files,
@@ -27,15 +29,53 @@ from featcache.vision.sources.patterns import (
     names_below,
 )
 from featcache.vision.sources.pieces import forget_pieces, opened
-from featcache.vision.sources.remote import RemoteError, file_status
-from featcache.vision.sources.shard_samples import (
-    Packed,
-    ShardSamples,
-    one_vocabulary,
-)
+from featcache.vision.sources.remote import file_status
+from featcache.vision.sources.shard_samples import Packed, ShardSamples, unpacked
 from featcache.vision.sources.tars import BrokenTarError, Windows, tar_members
+from featcache.vision.sources.trying import RemoteError
 
-Tell = Callable[[str], object]
+_WORTH_SAVING = 256  # images of a shard; fewer are read again in milliseconds
+
+
+class Saved(Protocol):
+    """Remembers what was read of a shard, as long as the shard stays what it is."""
+
+    def find(
+        self, shard: str, size: int, mtime_ns: int
+    ) -> Mapping[str, npt.NDArray[Any]] | None:
+        """Return what was kept of a shard in the state that it has now.
+
+        Parameters
+        ----------
+        shard : str
+            Its absolute address.
+        size, mtime_ns : int
+            Its bytes, and when it last changed.
+
+        Returns
+        -------
+        mapping of str to ndarray, or None
+            As `keep` was given it.
+        """
+
+    def keep(
+        self,
+        shard: str,
+        size: int,
+        mtime_ns: int,
+        columns: Mapping[str, npt.NDArray[Any]],
+    ) -> None:
+        """Keep what was read of a shard, where that can be.
+
+        Parameters
+        ----------
+        shard : str
+            Its absolute address.
+        size, mtime_ns : int
+            As they were before it was read.
+        columns : mapping of str to ndarray
+            See `featcache.vision.sources.shard_samples.unpacked`.
+        """
 
 
 @dataclass(frozen=True)
@@ -50,11 +90,14 @@ class TarShards:
         Use the members before the place where a shard was cut off.
     tell : callable
         Hears a line for each shard that was.
+    saved : Saved, optional
+        Where the headers of large shards are remembered; without it all are read.
     """
 
     pattern: str
     use_cut: bool = False
     tell: Tell = SILENT.say
+    saved: Saved | None = None
 
     @property
     def address(self) -> str:
@@ -71,8 +114,9 @@ class TarShards:
     def scan(self) -> Manifest:
         """Return the manifest of the shards' images.
 
-        Headers and labels alone are read. An image's path is that of its shard and its
-        own in it; its time is the shard's.
+        Headers and labels alone are read, and none of a shard that was saved in its
+        present state. An image's path is that of its shard and its own in it; its time
+        is the shard's.
 
         Returns
         -------
@@ -99,14 +143,14 @@ class TarShards:
         counts = [len(shard.starts) for shard in shards]
         paths = np.concatenate([shard.paths for shard in shards])
         sizes = np.concatenate([shard.sizes for shard in shards])
-        words, codes = one_vocabulary(shards)
+        words, codes = one_vocabulary([(each.names, each.codes) for each in shards])
         said = np.array([split_of_name(name) for name in names], np.uint8)
         classes, labels, splits = arrange(
             shown(self.pattern), words, codes, np.repeat(said, counts), paths
         )
         numbers = np.repeat(np.arange(len(files), dtype=np.int32), counts)
         return Manifest(
-            root=Path(root),
+            root=root if is_url(root) else Path(root),
             classes=classes,
             paths=paths,
             labels=labels,
@@ -125,9 +169,14 @@ class TarShards:
         )
 
     def _read(self, file: str, name: str) -> Packed:
-        samples = ShardSamples(file, os.fsencode(name))
+        prefix, address = os.fsencode(name), absolute(file)
         try:
             size, mtime_ns = file_status(file)
+            if self.saved is not None:
+                columns = self.saved.find(address, size, mtime_ns)
+                if columns is not None:
+                    return unpacked(columns, prefix, mtime_ns, size)
+            samples = ShardSamples(file, prefix)
             with opened(file, size) as stream:
                 windows = Windows(stream)
                 cut = self._fill(samples, file, windows)
@@ -135,7 +184,11 @@ class TarShards:
             raise DataError(str(error)) from None
         except OSError as error:
             raise unreadable(os.fsencode(file), error) from error
-        return samples.packed(mtime_ns, windows.length, cut=cut)
+        found = samples.packed(mtime_ns, windows.length, cut=cut)
+        whole = not cut and windows.length == size
+        if self.saved is not None and whole and len(found.starts) >= _WORTH_SAVING:
+            self.saved.keep(address, size, mtime_ns, found.columns())
+        return found
 
     def _fill(self, samples: ShardSamples, file: str, windows: Windows) -> bool:
         """Take in a shard's members; tell whether it was cut off behind them."""

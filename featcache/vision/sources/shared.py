@@ -15,12 +15,15 @@ class Shared:
     Parameters
     ----------
     most : int
-        How much is kept.
+        How much is kept, by weight; two things whatever they weigh.
+    weigh : callable, optional
+        From a thing to its weight; 1 each without it.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, weigh: Callable[[Any], int] = lambda _: 1) -> None:
+        self._most, self._weigh = most, weigh
         self._held: OrderedDict[Hashable, Future[Any]] = OrderedDict()
+        self._weights: dict[Hashable, int] = {}
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, read: Callable[[], Result]) -> Result:
@@ -47,18 +50,31 @@ class Shared:
             first = key not in self._held
             future: Future[Result] = self._held.setdefault(key, Future())
             self._held.move_to_end(key)
-            while len(self._held) > self._most:
-                self._held.popitem(last=False)
         if first:
             try:
-                future.set_result(read())
+                found = read()
             except BaseException as error:
                 with self._lock:
                     self._held.pop(key, None)
                 future.set_exception(error)
+            else:
+                self._keep(key, self._weigh(found))
+                future.set_result(found)
         return future.result()
+
+    def _keep(self, key: Hashable, weight: int) -> None:
+        with self._lock:
+            if key not in self._held:  # all was forgotten meanwhile
+                return
+            self._weights[key] = weight
+            # What is still being read has no weight yet, and stays.
+            for old in [key for key in self._held if key in self._weights][:-2]:
+                if sum(self._weights.values()) <= self._most:
+                    break
+                del self._held[old], self._weights[old]
 
     def clear(self) -> None:
         """Forget all: what lies there may be another now."""
         with self._lock:
             self._held.clear()
+            self._weights.clear()

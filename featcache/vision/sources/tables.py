@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +15,9 @@ from featcache.core.addresses import absolute, is_url
 from featcache.core.errors import DataError
 from featcache.core.locations import Cell
 from featcache.core.manifest import Manifest
+from featcache.core.progress import SILENT
 from featcache.core.text import listed, shown
+from featcache.core.text import size as text_size
 from featcache.vision.listing import unreadable
 from featcache.vision.sources.cells import TableFile, forget_groups
 from featcache.vision.sources.labelled import (
@@ -23,21 +27,27 @@ from featcache.vision.sources.labelled import (
     Vocabulary,
     arrange,
     field_of,
+    one_vocabulary,
     split_number,
     split_of_name,
 )
 from featcache.vision.sources.patterns import (
+    AT_ONCE,
+    Tell,
     folder_of,
     has_pattern,
     matching_files,
     name_of,
     names_below,
 )
-from featcache.vision.sources.remote import RemoteError, file_status, tried
+from featcache.vision.sources.remote import file_status
+from featcache.vision.sources.trying import RemoteError
 
 TABLES = (".parquet", ".arrow", ".feather")
 IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes")
 _SPLIT = "split"
+_LARGE = 1 << 30  # bytes of a group
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True)
@@ -50,10 +60,13 @@ class Tables:
         Names the files: ``data/train-*.parquet``.
     called : str
         What files made of it are called; by the pattern without it.
+    tell : callable
+        Hears a line where the files need much memory.
     """
 
     pattern: str
     called: str = ""
+    tell: Tell = SILENT.say
 
     @property
     def address(self) -> str:
@@ -91,31 +104,25 @@ class Tables:
         root, files = folder_of(self.pattern), matching_files(self.pattern)
         names = names_below(files, root)
         forget_groups()
-        classes = Vocabulary()
-        tables = [
-            _read(file, name, classes) for file, name in zip(files, names, strict=True)
-        ]
+        with ThreadPoolExecutor(AT_ONCE if is_url(self.pattern) else 1) as pool:
+            tables = [*pool.map(_read, files, names)]
+        self._warn_of_large(files, [table.largest for table in tables])
         counts = [len(table.codes) for table in tables]
         if not sum(counts):
             raise DataError(f"no image is in {shown(self.pattern)}")
         numbers = np.repeat(np.arange(len(files), dtype=np.int32), counts)
         rows = np.concatenate([np.arange(count, dtype=np.int64) for count in counts])
-        paths = np.array(
-            [
-                os.fsencode(f"{names[number]}/{row:08d}")
-                for number, row in zip(numbers.tolist(), rows.tolist(), strict=True)
-            ],
-            np.bytes_,
-        )
+        paths = np.concatenate([*map(_paths, names, counts)])
+        words, codes = one_vocabulary([(each.words, each.codes) for each in tables])
         found, labels, splits = arrange(
             shown(self.pattern),
-            classes.names,
-            np.concatenate([table.codes for table in tables]),
+            words,
+            codes,
             np.concatenate([table.splits for table in tables]),
             paths,
         )
         return Manifest(
-            root=Path(root),
+            root=root if is_url(root) else Path(root),
             classes=found,
             paths=paths,
             labels=labels,
@@ -131,6 +138,16 @@ class Tables:
                 rows,
             ),
         )
+
+    def _warn_of_large(self, files: Sequence[str], groups: Sequence[int]) -> None:
+        """Tell of files that are hardly to be read in parts."""
+        largest = max(groups)
+        if largest > _LARGE:
+            self.tell(
+                f"warning: {shown(files[groups.index(largest)])} has a group of rows "
+                f"of {text_size(largest)}, and each is read into memory as a whole; "
+                "write it with a row_group_size of 1,000 or so"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,24 +224,31 @@ class _Table:
     """What a manifest takes of one file."""
 
     column: str
+    largest: int  # group, bytes
     groups: list[int]
+    words: list[bytes]
     codes: npt.NDArray[np.int32]
     splits: Splits
     size: int
     mtime_ns: int
 
 
-def _read(file: str, name: str, classes: Vocabulary) -> _Table:
-    def look() -> _Table:
+def _paths(name: str, count: int) -> npt.NDArray[np.bytes_]:
+    start = os.fsencode(name)
+    return np.array([b"%s/%08d" % (start, row) for row in range(count)], np.bytes_)
+
+
+def _read(file: str, name: str) -> _Table:
+    try:
         size, mtime_ns = file_status(file)
         table = TableFile(file)
         column = _image_column(table, shown(file))
-        codes = _codes(table, shown(file), classes)
+        words, codes = _codes(table, shown(file), name)
         splits = _splits(table, shown(file), name)
-        return _Table(column, table.groups, codes, splits, size, mtime_ns)
-
-    try:
-        return tried(file, look) if is_url(file) else look()
+        largest = table.largest_group(column)
+        return _Table(
+            column, largest, table.groups, words, codes, splits, size, mtime_ns
+        )
     except RemoteError as error:
         raise DataError(str(error)) from None
     except OSError as error:
@@ -249,21 +273,41 @@ def _image_column(table: TableFile, here: str) -> str:
             f"{here} has several columns of bytes: {listed(columns)}; call the one "
             "with the images image"
         )
-    raise DataError(
-        f"{here} has no column of image bytes (it has: {listed(table.names)})"
-    )
+    found = listed(f"{field.name} of {field.type}" for field in table.schema)
+    raise DataError(f"{here} has no column of image bytes (it has: {found})")
 
 
-def _codes(table: TableFile, here: str, classes: Vocabulary) -> npt.NDArray[np.int32]:
+def _codes(
+    table: TableFile, here: str, path: str
+) -> tuple[list[bytes], npt.NDArray[np.int32]]:
+    """Return class names, and each row's as its place among them."""
+    partition = _partition(path, LABELS)
+    if partition is not None and not {*LABELS} & {*table.names}:
+        return [partition], np.zeros(sum(table.groups), np.int32)
     name = field_of(table.names, LABELS, here)
-    values, numbers = table.encoded(name)
-    words = table.class_names(name)
-    known = [_class(value, words, f"{here}: {name}") for value in values]
-    new = np.array([classes.number(word) for word in known], np.int32)
+    try:
+        values, numbers = table.encoded(name)
+    except NotImplementedError:  # lists and the like
+        kind = table.schema.field(name).type
+        raise DataError(
+            f"{here}: {name} is of {kind}, no text and no whole number"
+        ) from None
+    said = table.class_names(name)
+    classes = Vocabulary()
+    known = [classes.number(_class(v, said, f"{here}: {name}")) for v in values]
     if (numbers < 0).any():
         row = int((numbers < 0).argmax())
         raise DataError(f"{here}: row {row:,} has no {name}")
-    return new[numbers] if len(new) else np.zeros(0, np.int32)
+    return classes.names, np.array([*known, -1], np.int32)[numbers]
+
+
+def _partition(path: str, names: Sequence[str]) -> bytes | None:
+    """Return what a folder such as ``label=ants`` says, as Spark writes it."""
+    for part in path.split("/")[:-1]:
+        name, equals, value = part.partition("=")
+        if equals and name in names and value != _NO_VALUE:
+            return unquote(value).encode("utf-8", "surrogateescape")
+    return None
 
 
 def _class(value: Any, words: Sequence[str] | None, here: str) -> bytes:  # noqa: ANN401
