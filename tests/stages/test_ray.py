@@ -450,6 +450,12 @@ def test_a_node_that_does_not_see_the_images_is_refused(photos, extract, strange
         extract(photos, strange(BLIND))
 
 
+def unasked() -> dict[str, str]:
+    """Return an environment that says nothing of tokens, as a user's."""
+    found = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
+    return {**found, "PYTHONPATH": str(ROOT)}
+
+
 def test_clusters_one_after_another(photos, extract, tmp_path):
     """Also of one process, and with no token left in its environment."""
     code = f"""
@@ -462,7 +468,7 @@ print([name for name in os.environ if name.startswith("RAY_AUTH")])
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=unasked(),
         capture_output=True,
         text=True,
         check=False,
@@ -481,7 +487,7 @@ def test_a_cluster_of_one_command(photos, extract, tmp_path):
             *(sys.executable, "-m", "featcache", "extract", photos, "--cache", cache),
             *("--weights", "random:0", "--engine", "ray", "--address", "local"),
         ],
-        env={**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT)},
+        env={**unasked(), "HOME": str(home)},
         capture_output=True,
         text=True,
         check=False,

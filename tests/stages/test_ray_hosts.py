@@ -105,7 +105,7 @@ def test_a_host_that_is_cut_off_costs_its_blocks_in_flight(
         until(lambda: not lan.is_up(2))
         lan.start(2)
         report, said = command.end()
-    assert re.search(r"host2 \(\d\) is lost .* of it are computed again", said)
+    assert re.search(r"host2 \(\d\) is lost .* to be computed again", said)
     assert report["computed"] == 239
     with featcache.open_cache(tmp_path / "it.h5") as cache:
         assert contents(cache) == expected
