@@ -165,6 +165,11 @@ class Job:
             self.state = self.source.load()
         return self.state
 
+    def _give_away(self) -> "State | None":
+        """Return the tensors, if they have been read, and keep them no longer."""
+        given, self.state = self.state, None
+        return given
+
     def _reuse(self, found: Found) -> int:
         """Take the complete cache as it is; return how many images were computed."""
         assert found.cache is not None
@@ -274,6 +279,6 @@ class Job:
             layer=wanted.layer,
         )
         staff = Staff(how, setting, wanted, self.clock, self.progress)
-        with staff.engine(self.state, self.manifest) as engine:
+        with staff.engine(self._give_away, self.manifest) as engine:
             self.built = engine
             yield engine

@@ -1,6 +1,6 @@
 """Staffing: which engine does the work, made ready and let go of."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -15,6 +15,8 @@ from featcache.stages.engines import one_device
 from featcache.stages.tasks import Engine, Setting
 from featcache.vision.reading import read_bytes
 from featcache.vision.weights import State, packed
+
+Read = Callable[[], State | None]
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,14 @@ class Staff:
     progress: Progress
 
     @contextmanager
-    def engine(self, state: State | None, manifest: Manifest) -> Iterator[Engine]:
+    def engine(self, read: Read, manifest: Manifest) -> Iterator[Engine]:
         """Make an engine ready: this process, one for each device, or a cluster.
 
         Parameters
         ----------
-        state : dict of str to tensor, optional
-            The weights, if they have been read.
+        read : callable
+            Gives the weights away, if they have been read: other processes than this
+            one have no use for them in its memory.
         manifest : Manifest
             The images.
 
@@ -65,26 +68,25 @@ class Staff:
         with ExitStack() as stack:
             with self.clock.stage("start"):
                 found = (
-                    self._fleet(state, manifest, stack)
+                    self._fleet(read, manifest, stack)
                     if self.how.engine == "ray"
-                    else self._local(state, stack)
+                    else self._local(read, stack)
                 )
             yield found
 
-    def _local(self, state: State | None, stack: ExitStack) -> Engine:
+    def _local(self, read: Read, stack: ExitStack) -> Engine:
         devices = device_list(self.how.device)
         setting, clock, progress = self.setting, self.clock, self.progress
         if len(devices) == 1:
-            state = state or setting.source.load()
+            state = read() or setting.source.load()
             return one_device(devices[0], setting, state, clock, progress)
+        read()  # the others read the weights for themselves
         crew = Crew(devices, setting, self.wanted, clock, progress)
         stack.callback(crew.close)
         crew.start()
         return crew
 
-    def _fleet(
-        self, state: State | None, manifest: Manifest, stack: ExitStack
-    ) -> Engine:
+    def _fleet(self, read: Read, manifest: Manifest, stack: ExitStack) -> Engine:
         from featcache.stages.cluster.connection import connected
         from featcache.stages.cluster.fleet import Fleet
         from featcache.stages.cluster.orders import Orders
@@ -95,7 +97,7 @@ class Staff:
             device="",
             samples=_samples(manifest),
         )
-        tensors = packed(state or self.setting.source.load())
+        tensors = packed(read() or self.setting.source.load())
         ray = stack.enter_context(connected(self.how.address))
         fleet = Fleet(ray, orders, self.how, tensors, self.clock, self.progress)
         stack.callback(fleet.close)

@@ -1,8 +1,8 @@
 """Dispatch: blocks out to the actors of a cluster, rows back into the cache.
 
 One thread decides; a few others, the clerks, prepare blocks and write them. What is in
-memory here does not grow with the cluster: rows wait on the nodes until they are taken,
-and as long as too many wait to be written, nobody is given another block.
+this process does not grow with the cluster: rows wait in Ray's object store until they
+are taken, and as long as too many wait to be written, nobody is given another block.
 """
 
 from collections import Counter, deque

@@ -24,7 +24,7 @@ class Orders:
     wanted : FeatureSpec
         The features' identity.
     device : str
-        ``cpu``, or ``cuda`` for the GPU that Ray gives the actor.
+        ``cpu``, or ``cuda:0``, the one GPU that Ray lets the actor see.
     samples : sequence
         Places of some images, as `location_to_json` gives them, that the actor has to
         be able to read.

@@ -116,11 +116,11 @@ class Station:
             np.array(views, np.int64),
         )
         with _told() as answer:
-            suspects = self._ledger.suspects
-            try_suspects(rows, files, numbers, suspects, wanted.view)
-            while not self._crew.fill(rows, files, numbers, self._alive):
+            filled = False
+            while not filled:
                 suspects = self._ledger.suspects
                 try_suspects(rows, files, numbers, suspects, wanted.view)
+                filled = self._crew.fill(rows, files, numbers, self._alive)
             stages, busy = self._clock.take()
             answer.update({name: getattr(rows, name) for name in COLUMNS})
             answer.update({"reasons": rows.reasons, "computed": rows.computed})
